@@ -1,1 +1,58 @@
-//! ringfence-store
+//! What is kept: one file an aggregate, over SQLite or PostgreSQL.
+
+mod session;
+mod connect;
+
+pub use connect::{ConnectError, Store, Tx};
+pub use session::{Arg, Session};
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A row with this key, or this unique value, exists.
+    #[error("already there")]
+    Conflict(#[source] sqlx::Error),
+    /// A constraint that carries an invariant refused the change, such as a balance below zero.
+    #[error("refused by a constraint")]
+    Refused(#[source] sqlx::Error),
+    /// Another transaction held what was needed for too long, or the two were in each other's way. Trying again helps.
+    #[error("the database is busy")]
+    Busy(#[source] sqlx::Error),
+    /// What was read makes no sense.
+    #[error("column `{column}`: {reason}")]
+    Corrupt {
+        /// Where.
+        column: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("database")]
+    Database(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(column: &str, reason: impl std::fmt::Display) -> Self {
+        Self::Corrupt { column: column.to_owned(), reason: reason.to_string() }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::error::ErrorKind;
+        let (kind, code) = match &error {
+            sqlx::Error::PoolTimedOut => return Self::Busy(error),
+            sqlx::Error::Database(database) => (database.kind(), database.code().map(std::borrow::Cow::into_owned)),
+            _ => return Self::Database(error),
+        };
+        match (kind, code.as_deref()) {
+            (ErrorKind::UniqueViolation, _) => Self::Conflict(error),
+            (ErrorKind::CheckViolation | ErrorKind::ForeignKeyViolation | ErrorKind::NotNullViolation, _) => {
+                Self::Refused(error)
+            }
+            // SQLITE_BUSY and its kin; PostgreSQL: lock_not_available, serialization_failure, deadlock_detected.
+            (_, Some("5" | "261" | "517" | "55P03" | "40001" | "40P01")) => Self::Busy(error),
+            _ => Self::Database(error),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::{ConnectOptions as _, SqlSafeStr as _};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use crate::session::Inner;
+use crate::{Session, StoreError};
+
+/// The steps of the schema, oldest first. A step that has been released is never edited. Where an engine needs a text
+/// of its own it stands in `migrations/sqlite` or `migrations/postgres` under the same name.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "initial", include_str!("../../../../migrations/0001_initial.sql"))];
+
+fn migrator() -> Migrator {
+    let steps = MIGRATIONS.iter().map(|(version, name, sql)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(steps.collect())
+}
+
+/// How long a transaction waits for another's lock before it gives up with [`StoreError::Busy`].
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The database.
+#[derive(Clone)]
+pub struct Store(Pools);
+
+#[derive(Clone)]
+enum Pools {
+    /// One connection that writes, several that read.
+    Sqlite { writer: sqlx::SqlitePool, readers: sqlx::SqlitePool },
+    Postgres(sqlx::PgPool),
+}
+
+/// A transaction that writes. Dropped without [`Tx::commit`], it changes nothing.
+pub struct Tx(Session);
+
+impl Deref for Tx {
+    type Target = Session;
+    fn deref(&self) -> &Session {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.0
+    }
+}
+
+impl Tx {
+    /// Makes all of it so.
+    ///
+    /// # Errors
+    /// If the database cannot promise it; then nothing is changed.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self.0.0 {
+            Inner::SqliteTx(transaction) => transaction.commit().await?,
+            Inner::PostgresTx(transaction) => transaction.commit().await?,
+            Inner::Sqlite(_) | Inner::Postgres(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no database to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is neither a file for SQLite nor a URL of PostgreSQL.
+    #[error("the database address must begin with `sqlite:` or `postgres:`")]
+    UnknownEngine,
+    /// The address could not be read.
+    #[error("the database address cannot be read")]
+    Address(#[source] sqlx::Error),
+    /// The database does not answer, or refuses.
+    #[error("the database cannot be opened")]
+    Open(#[source] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database's schema cannot be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl Store {
+    /// Opens the database at `url` (`sqlite:<path>` or `postgres://…`) and brings its schema up to date. Several hosts
+    /// may do so at once.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what is wrong with the address or the database.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            Self::open_postgres(url).await
+        } else {
+            Err(ConnectError::UnknownEngine)
+        }
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self, ConnectError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(LOCK_TIMEOUT)
+            .disable_statement_logging();
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(LOCK_TIMEOUT)
+            .connect_with(options.clone())
+            .await
+            .map_err(ConnectError::Open)?;
+        migrator().run(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(LOCK_TIMEOUT)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(ConnectError::Open)?;
+        Ok(Self(Pools::Sqlite { writer, readers }))
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self, ConnectError> {
+        let options: PgConnectOptions = url.parse().map_err(ConnectError::Address)?;
+        let options = options
+            .options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
+            .application_name("ringfence")
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(16)
+            .acquire_timeout(LOCK_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(ConnectError::Open)?;
+        migrator().run(&pool).await?;
+        Ok(Self(Pools::Postgres(pool)))
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if none becomes free in time.
+    pub async fn reader(&self) -> Result<Session, StoreError> {
+        Ok(Session(match &self.0 {
+            Pools::Sqlite { readers, .. } => Inner::Sqlite(readers.acquire().await?),
+            Pools::Postgres(pool) => Inner::Postgres(pool.acquire().await?),
+        }))
+    }
+
+    /// Begins a transaction that writes. On SQLite there is one at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if none can begin in time.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(Tx(Session(match &self.0 {
+            Pools::Sqlite { writer, .. } => Inner::SqliteTx(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Postgres(pool) => Inner::PostgresTx(pool.begin().await?),
+        })))
+    }
+
+    /// Waits until what runs has ended, and closes the database.
+    pub async fn close(&self) {
+        match &self.0 {
+            Pools::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Pools::Postgres(pool) => pool.close().await,
+        }
+    }
+}
