@@ -1,0 +1,201 @@
+//! A host in memory, for `cargo test`.
+//!
+//! ```
+//! # use ringfence::{Failure, testing::Host};
+//! #[ringfence::bot]
+//! fn handle(name: String) -> Result<String, Failure> {
+//!     ringfence::log::info!("greeting"; name = name);
+//!     Ok(format!("{}, {name}!", ringfence::config::require("greeting")?))
+//! }
+//! # fn main() {
+//!
+//! let host = Host::new().with_config("greeting", "Hello");
+//! assert_eq!(handle("Ada".into()).unwrap(), "Hello, Ada!");                       // the function itself
+//! assert_eq!(host.call(handle, r#""Ada""#).unwrap(), "Hello, Ada!");              // over the JSON boundary
+//! assert_eq!(host.call(handle, "[1]").unwrap_err().code, "bad_input");
+//! assert_eq!(host.logs()[0].message, "greeting");
+//! # }
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::log::Level;
+use crate::{BotInput, Failure, Job, Submission, Verdict};
+
+/// One line that a guest logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// How much it matters.
+    pub level: Level,
+    /// Its message.
+    pub message: String,
+    /// Its fields, in order.
+    pub fields: Vec<(String, String)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    logs: Vec<LogLine>,
+    config: BTreeMap<String, String>,
+    kv: BTreeMap<String, Vec<u8>>,
+    kv_max_bytes: Option<usize>,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::default();
+}
+
+/// The host of this thread's guests. Making one starts afresh: no configuration, nothing stored,
+/// nothing logged. Tests run in threads of their own, and so don't see each other's.
+#[derive(Debug)]
+pub struct Host {
+    /// Bound to its thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Host {
+    /// A host with nothing in it.
+    pub fn new() -> Self {
+        STATE.take();
+        Self { thread: PhantomData }
+    }
+
+    /// Sets a configuration value.
+    pub fn with_config(self, key: &str, value: &str) -> Self {
+        STATE.with_borrow_mut(|state| state.config.insert(key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts a value into the key-value store.
+    pub fn with_kv(self, key: &str, value: impl Into<Vec<u8>>) -> Self {
+        STATE.with_borrow_mut(|state| state.kv.insert(key.to_owned(), value.into()));
+        self
+    }
+
+    /// Lets the key-value store hold `bytes`, keys and values together. Without this, it takes all.
+    pub fn with_kv_max_bytes(self, bytes: usize) -> Self {
+        STATE.with_borrow_mut(|state| state.kv_max_bytes = Some(bytes));
+        self
+    }
+
+    /// What was logged so far.
+    pub fn logs(&self) -> Vec<LogLine> {
+        STATE.with_borrow(|state| state.logs.clone())
+    }
+
+    /// What is stored under `key`.
+    pub fn kv(&self, key: &str) -> Option<Vec<u8>> {
+        STATE.with_borrow(|state| state.kv.get(key).cloned())
+    }
+
+    /// Calls a bot as the host does, with a JSON text for its input.
+    pub fn call<I, O, E>(&self, handle: fn(I) -> Result<O, E>, input: &str) -> Result<serde_json::Value, Failure>
+    where
+        I: BotInput,
+        O: Serialize,
+        E: Into<Failure>,
+    {
+        let output = crate::bot::call(handle, "inv_test".to_owned(), input)?;
+        crate::parse::json(&output).map_err(|error| Failure::new("bad_output", error))
+    }
+
+    /// Has an oracle judge as the host does, with JSON texts for the job's input and the submission.
+    pub fn judge<I, C, E>(
+        &self,
+        evaluate: fn(Job<I>, Submission<C>) -> Result<Verdict, E>,
+        job_input: Option<&str>,
+        content: &str,
+    ) -> Result<Verdict, Failure>
+    where
+        I: DeserializeOwned,
+        C: DeserializeOwned,
+        E: Into<Failure>,
+    {
+        crate::oracle::call(evaluate, job(job_input.map(str::to_owned)), submission(content.to_owned()))
+    }
+}
+
+/// A job with this input, for calling an oracle's function directly.
+pub fn job<T>(input: T) -> Job<T> {
+    Job {
+        id: "job_test".to_owned(),
+        title: "A job".to_owned(),
+        description: String::new(),
+        rubric: String::new(),
+        artifact_type: "json".to_owned(),
+        input,
+    }
+}
+
+/// A first submission with this content, at 2026-01-01T00:00:00Z.
+pub fn submission<T>(content: T) -> Submission<T> {
+    Submission { id: "sub_test".to_owned(), attempt: 1, content, submitted_at_us: 1_767_225_600_000_000 }
+}
+
+/// What stands in for the component's imports.
+pub(crate) mod imports {
+    use super::{LogLine, STATE};
+    use crate::kv::Error;
+    use crate::log::Level;
+
+    pub(crate) fn log_write(level: Level, message: &str, fields: &[(String, String)]) {
+        let line = LogLine { level, message: message.to_owned(), fields: fields.to_vec() };
+        STATE.with_borrow_mut(|state| state.logs.push(line));
+    }
+
+    pub(crate) fn config_get(key: &str) -> Option<String> {
+        STATE.with_borrow(|state| state.config.get(key).cloned())
+    }
+
+    pub(crate) fn config_entries() -> Vec<(String, String)> {
+        STATE.with_borrow(|state| state.config.clone().into_iter().collect())
+    }
+
+    pub(crate) fn kv_get(key: &str) -> Result<Option<Vec<u8>>, Error> {
+        checked(key)?;
+        Ok(STATE.with_borrow(|state| state.kv.get(key).cloned()))
+    }
+
+    pub(crate) fn kv_set(key: &str, value: &[u8]) -> Result<(), Error> {
+        checked(key)?;
+        STATE.with_borrow_mut(|state| {
+            let others = state.kv.iter().filter(|(other, _)| *other != key);
+            let bytes = others.map(|(key, value)| key.len() + value.len()).sum::<usize>() + key.len() + value.len();
+            if let Some(limit) = state.kv_max_bytes.filter(|limit| bytes > *limit) {
+                return Err(Error::QuotaExceeded(format!("{bytes} of {limit} bytes")));
+            }
+            state.kv.insert(key.to_owned(), value.to_vec());
+            Ok(())
+        })
+    }
+
+    pub(crate) fn kv_delete(key: &str) -> Result<(), Error> {
+        checked(key)?;
+        STATE.with_borrow_mut(|state| state.kv.remove(key));
+        Ok(())
+    }
+
+    pub(crate) fn kv_list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
+        let wanted = |key: &&String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
+        Ok(STATE.with_borrow(|state| state.kv.keys().filter(wanted).take(1000).cloned().collect()))
+    }
+
+    fn checked(key: &str) -> Result<(), Error> {
+        if (1..=256).contains(&key.len()) {
+            Ok(())
+        } else {
+            Err(Error::InvalidKey(format!("a key has 1 to 256 bytes, this one {}", key.len())))
+        }
+    }
+}
