@@ -1,1 +1,57 @@
-//! ringfence-runtime
+//! The sandbox: runs other people's WebAssembly components, one fresh instance for each call, within limits
+//! that each end a call in their own way.
+//!
+//! ```no_run
+//! # async fn example(wasm: bytes::Bytes) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use ringfence_runtime::{BotCall, Limits, NoSource, Runtime, RuntimeConfig};
+//!
+//! let runtime = Runtime::new(RuntimeConfig::default(), Arc::new(NoSource))?;
+//! let info = runtime.prepare(wasm).await?;
+//! let invocation = runtime
+//!     .call_bot(BotCall {
+//!         digest: info.digest,
+//!         invocation_id: "inv_1".to_owned(),
+//!         input: r#"{"text":"hello"}"#.to_owned(),
+//!         limits: Limits::default(),
+//!         config: Arc::default(),
+//!         kv: None,
+//!     })
+//!     .await?;
+//! println!("{}: {:?}", invocation.outcome, invocation.output);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is promised, and how it is kept, is in `docs/sandbox.md`. This crate knows no database and no server.
+
+mod bindings;
+mod cache;
+mod call;
+mod capability;
+mod compile;
+mod component;
+mod digest;
+mod engine;
+mod epoch;
+mod invocation;
+mod limits;
+mod logs;
+mod runtime;
+mod slots;
+mod state;
+
+pub use capability::clock::CLOCK_STEP_NS;
+pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
+pub use component::{ComponentInfo, InvalidComponent, Kind};
+pub use digest::{Digest, InvalidDigest};
+pub use engine::MAX_STACK_BYTES;
+#[doc(hidden)]
+pub use engine::config as engine_config;
+pub use invocation::{
+    BotCall, CallError, Failure, Invocation, Job, OracleCall, Outcome, Step, Submission, Usage, Verdict,
+};
+pub use limits::{LimitError, Limits};
+pub use logs::{Level, LogLine, Stream};
+pub use runtime::{ComponentSource, Load, NoSource, Runtime, RuntimeConfig, StartError};
+pub use state::MAX_HOST_CALL_BYTES;

@@ -1,0 +1,233 @@
+//! Compiled code, kept between calls (in memory) and between starts (on disk).
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::{Hash as _, Hasher};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+use ring::{hmac, rand::SecureRandom as _};
+use wasmtime::Engine;
+
+use crate::component::{ComponentInfo, Linked};
+use crate::digest::{Digest, hex};
+
+/// A component that can be called.
+pub(crate) struct Loaded {
+    pub(crate) info: ComponentInfo,
+    pub(crate) linked: Linked,
+    /// Bytes of compiled code and data that it keeps mapped.
+    pub(crate) image_bytes: usize,
+}
+
+/// Components in memory, within a number of bytes; the least recently used go first. A call holds its own
+/// reference, so what is dropped from here lives on until its calls have ended.
+pub(crate) struct LoadedCache {
+    maximum_bytes: usize,
+    components: Mutex<(LruCache<Digest, Arc<Loaded>>, usize)>,
+}
+
+impl LoadedCache {
+    pub(crate) fn new(maximum_bytes: usize) -> Self {
+        Self { maximum_bytes, components: Mutex::new((LruCache::unbounded(), 0)) }
+    }
+
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Loaded>> {
+        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        components.0.get(digest).cloned()
+    }
+
+    /// Puts a component in and others out. One that is larger than the whole cache stays until the next.
+    pub(crate) fn put(&self, loaded: Arc<Loaded>) {
+        let mut evicted = Vec::new();
+        {
+            let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+            let (components, bytes) = &mut *components;
+            *bytes += loaded.image_bytes;
+            if let Some(old) = components.put(loaded.info.digest, loaded) {
+                *bytes -= old.image_bytes;
+                evicted.push(old);
+            }
+            while *bytes > self.maximum_bytes && components.len() > 1 {
+                let Some((_, old)) = components.pop_lru() else { break };
+                *bytes -= old.image_bytes;
+                evicted.push(old);
+            }
+        }
+        // Unmapping happens here, where nobody waits for the lock.
+        drop(evicted);
+    }
+
+    /// Number of components and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        (components.0.len(), components.1)
+    }
+}
+
+const MAGIC: &[u8; 8] = b"RFCWASM1";
+const TAG_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+const KEY_FILE: &str = "cache.key";
+
+/// Compiled code on disk: one file for each component and engine, `<digest>-<engine hash>.cwasm`, holding an
+/// HMAC-SHA256 and then what it covers: a magic number, the digest, the engine's hash and the code. Loading
+/// code means running it, so nothing is loaded that this host has not written under its own key.
+pub(crate) struct DiskCache {
+    directory: PathBuf,
+    key: hmac::Key,
+    engine_hash: [u8; 32],
+}
+
+/// Why a file was not used. The caller compiles again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("its authentication code is wrong: it was changed, or written under another key")]
+    Forged,
+    #[error("it is authentic but belongs to another component or engine")]
+    Misplaced,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl DiskCache {
+    /// Opens the folder, making it and the key file if they are missing.
+    pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let key = read_or_make_key(directory)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            engine_hash: engine_hash(engine),
+        })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let engine: String = hex(&self.engine_hash).chars().take(16).collect();
+        self.directory.join(format!("{}-{engine}.cwasm", digest.to_hex()))
+    }
+
+    fn header(&self, digest: &Digest) -> Vec<u8> {
+        [MAGIC.as_slice(), digest.as_bytes(), &self.engine_hash].concat()
+    }
+
+    /// The verified code of a component, if it is here. The bytes that were verified are the bytes returned:
+    /// the file is read once and not looked at again.
+    pub(crate) fn load(&self, digest: &Digest) -> Result<Option<Verified>, Unusable> {
+        let bytes = match fs::read(self.path(digest)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let (tag, covered) = bytes.split_at_checked(TAG_BYTES).ok_or(Unusable::Forged)?;
+        hmac::verify(&self.key, covered, tag).map_err(|_| Unusable::Forged)?;
+        let header = self.header(digest);
+        if !covered.starts_with(&header) {
+            return Err(Unusable::Misplaced);
+        }
+        Ok(Some(Verified { code_start: TAG_BYTES + header.len(), bytes }))
+    }
+
+    /// Keeps the code of a component. The file appears under its name only when it is whole and on disk.
+    pub(crate) fn store(&self, digest: &Digest, code: &[u8]) -> io::Result<()> {
+        let header = self.header(digest);
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&header);
+        context.update(code);
+        let tag = context.sign();
+
+        let path = self.path(digest);
+        let temporary = self.directory.join(format!("{}.tmp", unique_name()?));
+        let written = (|| {
+            let mut file = new_private_file(&temporary)?;
+            for part in [tag.as_ref(), &header, code] {
+                file.write_all(part)?;
+            }
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.directory)?.sync_all()
+        })();
+        if written.is_err() {
+            // Best effort: a left-over temporary file is never read.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+}
+
+/// Code that this host has written for this component and this engine.
+pub(crate) struct Verified {
+    bytes: Vec<u8>,
+    code_start: usize,
+}
+
+impl Verified {
+    pub(crate) fn code(&self) -> &[u8] {
+        self.bytes.get(self.code_start..).unwrap_or_default()
+    }
+}
+
+fn new_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    #[expect(clippy::disallowed_methods, reason = "a secret of this machine; no test may predict it")]
+    let rng = ring::rand::SystemRandom::new();
+    let mut bytes = [0; N];
+    rng.fill(&mut bytes).map_err(|_| io::Error::other("the system gave no randomness"))?;
+    Ok(bytes)
+}
+
+fn unique_name() -> io::Result<String> {
+    Ok(hex(&random::<16>()?))
+}
+
+/// Several processes may start on one folder at once: the key is written aside and linked into place, which
+/// only the first can do, and everyone then reads the one that is there.
+fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = directory.join(KEY_FILE);
+    if !path.try_exists()? {
+        let temporary = directory.join(format!("{}.tmp", unique_name()?));
+        let mut file = new_private_file(&temporary)?;
+        file.write_all(&random::<KEY_BYTES>()?)?;
+        file.sync_all()?;
+        let linked = fs::hard_link(&temporary, &path);
+        fs::remove_file(&temporary)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let key = fs::read(&path)?;
+    key.try_into().map_err(|key: Vec<u8>| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{} has {} bytes instead of {KEY_BYTES}; remove it to get a new one",
+                path.display(),
+                key.len()
+            ),
+        )
+    })
+}
+
+/// Everything about an engine that compiled code depends on: wasmtime's version, its settings, the processor.
+fn engine_hash(engine: &Engine) -> [u8; 32] {
+    struct Sha256(ring::digest::Context);
+    impl Hasher for Sha256 {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut hasher = Sha256(ring::digest::Context::new(&ring::digest::SHA256));
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(hasher.0.finish().as_ref());
+    hash
+}

@@ -1,0 +1,295 @@
+//! One call: a fresh store and instance, the guest's export, and what became of it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::de::IgnoredAny;
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::bindings::{bot::BotPre, oracle::OraclePre, types};
+use crate::engine::MAX_STACK_BYTES;
+use crate::invocation::{CallError, Failure, Invocation, Job, Outcome, Step, Submission, Usage, Verdict};
+use crate::limits::{Ended, Limits};
+use crate::state::{MAX_HOST_CALL_BYTES, State, store};
+
+/// What a guest answered, with both sides measured in bytes of text.
+struct Answer<T> {
+    result: Result<T, types::Failure>,
+    output_bytes: u64,
+}
+
+/// How the guest's part of a call ended.
+enum Ending<T> {
+    Answered(Answer<T>),
+    Error(wasmtime::Error),
+    TimedOut,
+}
+
+/// Calls a bot's `handle`. The text that comes out is JSON.
+pub(crate) async fn handle(
+    engine: &Engine,
+    pre: &BotPre<State>,
+    state: State,
+    limits: &Limits,
+    started: Instant,
+    task: types::Task,
+) -> Result<Invocation<String>, CallError> {
+    let input_bytes = task.input.len() as u64;
+    let mut store = store(engine, state, limits).map_err(internal)?;
+    let guest = async {
+        let bot = pre.instantiate_async(&mut store).await?;
+        let result = bot.call_handle(&mut store, &task).await?;
+        let output_bytes = result.as_ref().map_or_else(failure_bytes, |json| json.len() as u64);
+        Ok(Answer { result, output_bytes })
+    };
+    let (ending, cpu) = run(guest, limits).await;
+    let usage = Usage { input_bytes, ..measure(&store, limits, started, cpu) };
+    conclude(&store, limits, ending, usage, |json| {
+        serde_json::from_str::<IgnoredAny>(&json)
+            .map(|_| json)
+            .map_err(|error| format!("returned text that is not JSON: {error}"))
+    })
+}
+
+/// Calls an oracle's `evaluate`.
+pub(crate) async fn evaluate(
+    engine: &Engine,
+    pre: &OraclePre<State>,
+    state: State,
+    limits: &Limits,
+    started: Instant,
+    job: types::Job,
+    submission: types::Submission,
+) -> Result<Invocation<Verdict>, CallError> {
+    let input_bytes = job_bytes(&job) + submission.content.len() as u64;
+    let mut store = store(engine, state, limits).map_err(internal)?;
+    let guest = async {
+        let oracle = pre.instantiate_async(&mut store).await?;
+        let result = oracle.call_evaluate(&mut store, &job, &submission).await?;
+        let output_bytes = result.as_ref().map_or_else(failure_bytes, verdict_bytes);
+        Ok(Answer { result, output_bytes })
+    };
+    let (ending, cpu) = run(guest, limits).await;
+    let usage = Usage { input_bytes, ..measure(&store, limits, started, cpu) };
+    conclude(&store, limits, ending, usage, |verdict| match verdict.score {
+        0..=100 => Ok(verdict.into()),
+        score => Err(format!("returned the score {score}; scores are 0 to 100")),
+    })
+}
+
+async fn run<T>(
+    guest: impl Future<Output = wasmtime::Result<Answer<T>>>,
+    limits: &Limits,
+) -> (Ending<T>, Duration) {
+    let mut cpu = Duration::ZERO;
+    let wall_time = Duration::from_millis(limits.wall_time_ms);
+    let guest = std::pin::pin!(guest);
+    let ending = match tokio::time::timeout(wall_time, CpuTime { inner: guest, spent: &mut cpu }).await {
+        Ok(Ok(answer)) => Ending::Answered(answer),
+        Ok(Err(error)) => Ending::Error(error),
+        Err(_) => Ending::TimedOut,
+    };
+    (ending, cpu)
+}
+
+/// Adds up the processor time of the thread while the future inside is polled. A guest may move to another
+/// thread between polls, never during one.
+struct CpuTime<'a, F> {
+    inner: Pin<&'a mut F>,
+    spent: &'a mut Duration,
+}
+
+impl<F: Future> Future for CpuTime<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let before = thread_time();
+        let poll = self.inner.as_mut().poll(cx);
+        *self.spent += thread_time().saturating_sub(before);
+        poll
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+fn measure(store: &Store<State>, limits: &Limits, started: Instant, cpu: Duration) -> Usage {
+    let state = store.data();
+    Usage {
+        // Fuel is always on, so there always is a rest.
+        fuel: limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0)),
+        peak_memory_bytes: state.meter.peak_memory_bytes(),
+        wall_us: micros(started.elapsed()),
+        cpu_us: micros(cpu),
+        host_calls: state.meter.host_calls(),
+        ..Usage::default()
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Names the ending. What the limits say comes first: a guest that has passed one has no other ending, however
+/// its last moments looked.
+fn conclude<T, U>(
+    store: &Store<State>,
+    limits: &Limits,
+    ending: Ending<T>,
+    mut usage: Usage,
+    accept: impl FnOnce(T) -> Result<U, String>,
+) -> Result<Invocation<U>, CallError> {
+    let (mut output, mut failure) = (None, None);
+    let (outcome, detail) = match (store.data().ended(), ending) {
+        (Some(ended), _) => (outcome_of(ended), Some(format!("The guest {ended}."))),
+        (None, Ending::TimedOut) => {
+            let limit = limits.wall_time_ms;
+            (Outcome::TimedOut, Some(format!("The guest was not done after its limit of {limit} ms.")))
+        }
+        (None, Ending::Error(error)) => {
+            if error.is::<PoolConcurrencyLimitError>() {
+                return Err(internal(error));
+            }
+            let (outcome, detail) = explain(&error, limits);
+            (outcome, Some(detail))
+        }
+        (None, Ending::Answered(answer)) if answer.output_bytes > limits.output_bytes => {
+            (Outcome::OutputTooLarge, Some(output_too_large(limits)))
+        }
+        (None, Ending::Answered(answer)) => {
+            usage.output_bytes = answer.output_bytes;
+            match answer.result.map(accept) {
+                Ok(Ok(accepted)) => {
+                    output = Some(accepted);
+                    (Outcome::Completed, None)
+                }
+                Ok(Err(reason)) => (Outcome::InvalidOutput, Some(format!("The guest {reason}."))),
+                Err(types::Failure { code, message }) => {
+                    failure = Some(Failure { code, message });
+                    (Outcome::Failed, None)
+                }
+            }
+        }
+    };
+    let (logs, log_bytes) = store.data().logs.finish();
+    usage.log_bytes = log_bytes;
+    Ok(Invocation { outcome, output, failure, detail, usage, logs })
+}
+
+fn outcome_of(ended: Ended) -> Outcome {
+    match ended {
+        Ended::Memory { .. } => Outcome::OutOfMemory,
+        Ended::Table { .. } => Outcome::OutOfTable,
+        Ended::Log { .. } => Outcome::LogLimit,
+        Ended::HostCalls { .. } => Outcome::HostCallLimit,
+    }
+}
+
+fn output_too_large(limits: &Limits) -> String {
+    format!("The guest returned more than its limit of {} bytes.", limits.output_bytes)
+}
+
+/// What ended a guest that passed none of the limits that the meter holds.
+fn explain(error: &wasmtime::Error, limits: &Limits) -> (Outcome, String) {
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        let code = exit.0;
+        return (
+            Outcome::Exited,
+            format!("The guest ended itself with exit code {code} instead of returning."),
+        );
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => {
+            let limit = limits.fuel;
+            (Outcome::OutOfFuel, format!("The guest used up its limit of {limit} units of fuel."))
+        }
+        Some(Trap::StackOverflow) => (
+            Outcome::StackOverflow,
+            format!("The guest's calls went deeper than its stack of {MAX_STACK_BYTES} bytes."),
+        ),
+        Some(trap) => (Outcome::Trapped, format!("The guest trapped: {trap}{}.", place(backtrace))),
+        // wasmtime keeps the type of this error to itself.
+        None if error.root_cause().to_string().contains("fuel allocated for hostcalls") => {
+            // With guest frames below, it was a call of the host; without, the result.
+            if backtrace.is_some() {
+                let detail =
+                    format!("The guest handed more than {MAX_HOST_CALL_BYTES} bytes to one host call.");
+                (Outcome::HostCallLimit, detail)
+            } else {
+                (Outcome::OutputTooLarge, output_too_large(limits))
+            }
+        }
+        None if backtrace.is_none() => {
+            (Outcome::InvalidOutput, format!("The guest's result could not be read: {}.", shorten(error)))
+        }
+        None => (Outcome::Trapped, format!("The guest trapped: {}{}.", shorten(error), place(backtrace))),
+    }
+}
+
+/// The text of an error may hold text of the guest's, of any length.
+fn shorten(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string().chars().take(300).collect()
+}
+
+/// The innermost functions with names, if the component has kept its names.
+fn place(backtrace: Option<&WasmBacktrace>) -> String {
+    let names: Vec<String> = backtrace
+        .map(WasmBacktrace::frames)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|frame| frame.func_name())
+        .take(3)
+        .map(|name| format!("`{}`", name.chars().take(100).collect::<String>()))
+        .collect();
+    if names.is_empty() { String::new() } else { format!(", in {}", names.join(" called by ")) }
+}
+
+fn internal(error: wasmtime::Error) -> CallError {
+    CallError::Internal(format!("{error:#}"))
+}
+
+fn failure_bytes(failure: &types::Failure) -> u64 {
+    (failure.code.len() + failure.message.len()) as u64
+}
+
+fn verdict_bytes(verdict: &types::Verdict) -> u64 {
+    let steps = verdict.steps.iter().map(|step| step.name.len() + step.detail.len()).sum::<usize>();
+    (verdict.reason.len() + steps) as u64
+}
+
+fn job_bytes(job: &types::Job) -> u64 {
+    let texts = [&job.title, &job.description, &job.rubric, &job.artifact_type];
+    let texts = texts.into_iter().chain(&job.input).map(String::len).sum::<usize>();
+    texts as u64
+}
+
+impl From<Job> for types::Job {
+    fn from(job: Job) -> Self {
+        let Job { id, title, description, rubric, artifact_type, input } = job;
+        Self { id, title, description, rubric, artifact_type, input }
+    }
+}
+
+impl From<Submission> for types::Submission {
+    fn from(submission: Submission) -> Self {
+        let Submission { id, attempt, content, submitted_at_us } = submission;
+        Self { id, attempt, content, submitted_at: submitted_at_us }
+    }
+}
+
+impl From<types::Verdict> for Verdict {
+    fn from(verdict: types::Verdict) -> Self {
+        let types::Verdict { score, passed, reason, steps } = verdict;
+        let steps = steps
+            .into_iter()
+            .map(|types::Step { name, passed, detail }| Step { name, passed, detail })
+            .collect();
+        Self { score, passed, reason, steps }
+    }
+}

@@ -1,0 +1,292 @@
+//! The door to the sandbox.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use crate::bindings::types::Task;
+use crate::cache::{DiskCache, Loaded, LoadedCache};
+use crate::call;
+use crate::capability::kv::Granted;
+use crate::compile::{Compiler, LoadError};
+use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
+use crate::digest::Digest;
+use crate::engine::{self, MAX_SLOTS};
+use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
+use crate::limits::{LimitError, Limits};
+use crate::slots::Slots;
+use crate::state::{Profile, State, bot_linker, oracle_linker};
+
+/// How much of this machine the sandbox takes.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// Folder for compiled code and the key that authenticates it. Made if missing, for this user alone.
+    /// Without one, components are compiled again after each start.
+    pub cache_dir: Option<PathBuf>,
+    /// Instances that may exist at once, 1 to 4,096. Address space is laid out for all of them at the start;
+    /// memory is only taken by what runs.
+    pub slots: u32,
+    /// Calls that may wait for a slot.
+    pub queue_length: u32,
+    /// Milliseconds that a call waits for a slot.
+    pub queue_timeout_ms: u64,
+    /// The host's maximum for every limit.
+    pub maximum: Limits,
+    /// The most bytes that a component may have.
+    pub max_component_bytes: usize,
+    /// Bytes of compiled code to keep in memory for the next call.
+    pub loaded_cache_bytes: usize,
+    /// Components that may be compiled at once; each takes one thread.
+    pub compile_concurrency: usize,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            cache_dir: None,
+            slots: 64,
+            queue_length: 1024,
+            queue_timeout_ms: 5000,
+            maximum: Limits::host_maximum(),
+            max_component_bytes: 64 << 20,
+            loaded_cache_bytes: 512 << 20,
+            compile_concurrency: processors.div_ceil(2),
+        }
+    }
+}
+
+/// The sandbox could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Slots outside what can be laid out.
+    #[error("slots is {slots}; it can be 1 to {maximum}")]
+    Slots {
+        /// What was asked for.
+        slots: u32,
+        /// The most.
+        maximum: u32,
+    },
+    /// A host maximum that no instance could start with, or that cannot be laid out.
+    #[error("maximum: {0}")]
+    Maximum(#[from] LimitError),
+    /// The folder for compiled code cannot be used.
+    #[error("the cache folder {path}: {source}")]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The engine refused its configuration, or the system gave no address space.
+    #[error("the engine: {0}")]
+    Engine(String),
+    /// The epoch's thread could not be started.
+    #[error("the epoch's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Where the bytes of components are kept. Asked only when no compiled code is at hand.
+#[async_trait]
+pub trait ComponentSource: Send + Sync {
+    /// The bytes of a component, or `None` if there is no such component. What comes back is checked against
+    /// the digest.
+    ///
+    /// # Errors
+    /// Why the source could not say, for the host's log.
+    async fn load(&self, digest: &Digest) -> Result<Option<Bytes>, String>;
+}
+
+/// A source that has nothing: for a host that prepares every component before it calls it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSource;
+
+#[async_trait]
+impl ComponentSource for NoSource {
+    async fn load(&self, _: &Digest) -> Result<Option<Bytes>, String> {
+        Ok(None)
+    }
+}
+
+/// How full the sandbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Slots that are free.
+    pub free_slots: u32,
+    /// Calls that wait for one.
+    pub waiting: u32,
+    /// Components in memory.
+    pub loaded_components: usize,
+    /// Bytes of their compiled code.
+    pub loaded_bytes: usize,
+}
+
+/// The sandbox. Clones share it.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    compiler: Arc<Compiler>,
+    slots: Slots,
+    source: Arc<dyn ComponentSource>,
+    config: RuntimeConfig,
+}
+
+impl Runtime {
+    /// Lays out the pool, opens the cache and starts the epoch's thread. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// See [`StartError`]: all are matters of configuration or of the machine.
+    pub fn new(config: RuntimeConfig, source: Arc<dyn ComponentSource>) -> Result<Self, StartError> {
+        if !(1..=MAX_SLOTS).contains(&config.slots) {
+            return Err(StartError::Slots { slots: config.slots, maximum: MAX_SLOTS });
+        }
+        // 32-bit memories end at 4 GiB; the pool reserves table elements for every slot.
+        let bound = Limits {
+            memory_bytes: 4 << 30,
+            table_elements: 10_000_000,
+            fuel: u64::MAX >> 1,
+            wall_time_ms: u64::MAX >> 1,
+            log_bytes: 1 << 30,
+            output_bytes: 1 << 30,
+            host_calls: u64::MAX >> 1,
+        };
+        config.maximum.validate(&bound)?;
+
+        let engine = engine::start(&config)?;
+        let linker_error = |error: wasmtime::Error| StartError::Engine(format!("{error:#}"));
+        let linkers = Linkers {
+            bot: bot_linker(&engine).map_err(linker_error)?,
+            oracle: oracle_linker(&engine).map_err(linker_error)?,
+        };
+        let disk = config.cache_dir.as_ref().map(|path| {
+            DiskCache::open(path, &engine).map_err(|source| StartError::Cache { path: path.clone(), source })
+        });
+        let compiler = Compiler {
+            linkers,
+            loaded: LoadedCache::new(config.loaded_cache_bytes),
+            disk: disk.transpose()?,
+            permits: Arc::new(Semaphore::new(config.compile_concurrency.max(1))),
+            gates: Mutex::default(),
+            engine,
+        };
+        let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
+        let slots = Slots::new(config.slots, config.queue_length, queue_timeout);
+        Ok(Self(Arc::new(Inner { compiler: Arc::new(compiler), slots, source, config })))
+    }
+
+    /// What this host runs guests with. Part of a receipt: fuel is comparable only under the same engine.
+    #[must_use]
+    pub const fn engine_version() -> &'static str {
+        concat!("wasmtime ", "48.0.8")
+    }
+
+    /// The host's maximum for every limit.
+    #[must_use]
+    pub fn maximum(&self) -> &Limits {
+        &self.0.config.maximum
+    }
+
+    /// How full the sandbox is, for metrics and readiness.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (loaded_components, loaded_bytes) = self.0.compiler.loaded.size();
+        Load {
+            free_slots: u32::try_from(self.0.slots.free()).unwrap_or(u32::MAX),
+            waiting: self.0.slots.waiting(),
+            loaded_components,
+            loaded_bytes,
+        }
+    }
+
+    /// Validates and compiles a component, on a thread of its own kind, and keeps the compiled code. Store the
+    /// bytes only when this has succeeded. A component that was prepared before is recognised.
+    ///
+    /// # Errors
+    /// Why the component may not run here. Nothing is kept then.
+    pub async fn prepare(&self, wasm: Bytes) -> Result<ComponentInfo, InvalidComponent> {
+        component::check_header(&wasm, self.0.config.max_component_bytes)?;
+        let hashed = wasm.clone();
+        let interrupted = || InvalidComponent::CompileFailed {
+            message: "the host is shutting down or its compiler failed".to_owned(),
+        };
+        let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
+        let digest = digest.map_err(|_| interrupted())?;
+        let loaded = self.0.compiler.load(digest, async || Ok::<_, std::convert::Infallible>(wasm)).await;
+        match loaded {
+            Ok(loaded) => Ok(loaded.info.clone()),
+            Err(LoadError::Invalid(error)) => Err(error),
+            Err(LoadError::Interrupted) => Err(interrupted()),
+            Err(LoadError::Source(never)) => match never {},
+        }
+    }
+
+    /// Calls a bot in a fresh instance. However the guest ends, the answer is an [`Invocation`]; dropping the
+    /// future ends the guest and frees its slot.
+    ///
+    /// # Errors
+    /// The call could not begin: see [`CallError`].
+    pub async fn call_bot(&self, call: BotCall) -> Result<Invocation<String>, CallError> {
+        let loaded = self.loaded(call.digest).await?;
+        let Linked::Bot(pre) = &loaded.linked else {
+            return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
+        };
+        if call.kv.is_none() && loaded.info.capabilities.iter().any(|capability| capability == "kv") {
+            return Err(CallError::MissingGrant { capability: "kv" });
+        }
+        let _slot = self.slot().await?;
+        let limits = call.limits.clamp_to(&self.0.config.maximum);
+        let started = Instant::now();
+        let state = State::new(&limits, Profile::Live, call.config, Granted(call.kv), started);
+        let task = Task { id: call.invocation_id, input: call.input };
+        call::handle(&self.0.compiler.engine, pre, state, &limits, started, task).await
+    }
+
+    /// Calls an oracle in a fresh instance, under the deterministic profile. However the guest ends, the answer
+    /// is an [`Invocation`]; dropping the future ends the guest and frees its slot.
+    ///
+    /// # Errors
+    /// The call could not begin: see [`CallError`].
+    pub async fn call_oracle(&self, call: OracleCall) -> Result<Invocation<Verdict>, CallError> {
+        let loaded = self.loaded(call.digest).await?;
+        let Linked::Oracle(pre) = &loaded.linked else {
+            return Err(CallError::WrongKind { expected: Kind::Oracle, found: loaded.info.kind });
+        };
+        let _slot = self.slot().await?;
+        let limits = call.limits.clamp_to(&self.0.config.maximum);
+        let started = Instant::now();
+        let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
+        let state = State::new(&limits, profile, call.config, Granted(None), started);
+        let (job, submission) = (call.job.into(), call.submission.into());
+        call::evaluate(&self.0.compiler.engine, pre, state, &limits, started, job, submission).await
+    }
+
+    async fn slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
+        // The longest queue is drained in about its own timeout, so that is when to come back.
+        let retry_after_ms = self.0.config.queue_timeout_ms.max(1000);
+        self.0.slots.take().await.map_err(|_| CallError::Busy { retry_after_ms })
+    }
+
+    async fn loaded(&self, digest: Digest) -> Result<Arc<Loaded>, CallError> {
+        let source = &self.0.source;
+        let bytes = async || {
+            let failed = |reason| CallError::SourceFailed { digest, reason };
+            let bytes = source.load(&digest).await.map_err(failed)?;
+            let bytes = bytes.ok_or(CallError::UnknownComponent(digest))?;
+            let found = Digest::of(&bytes);
+            if found != digest {
+                return Err(failed(format!("the bytes have the digest {found}")));
+            }
+            Ok(bytes)
+        };
+        self.0.compiler.load(digest, bytes).await.map_err(|error| match error {
+            LoadError::Source(error) => error,
+            LoadError::Invalid(error) => CallError::Invalid(error),
+            LoadError::Interrupted => CallError::Internal(error.to_string()),
+        })
+    }
+}

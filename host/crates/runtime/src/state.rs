@@ -1,0 +1,154 @@
+//! What one instance's store holds, and the linkers that connect a guest to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::bindings;
+use crate::capability::clock::{VirtualClock, make_deterministic};
+use crate::capability::kv::Granted;
+use crate::limits::{Ended, Limits, Meter};
+use crate::logs::{Logs, Output, Stream};
+
+/// The most bytes that a guest may hand to the host in one call: a log line, a value of the key-value store.
+pub const MAX_HOST_CALL_BYTES: usize = 4 << 20;
+
+/// What the strings and lists of a result may cost besides their text.
+const OUTPUT_OVERHEAD_BYTES: usize = 64 << 10;
+
+/// The most bytes of randomness in one call.
+const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// The most streams, pollables and other host resources that a guest may hold.
+const MAX_HOST_RESOURCES: usize = 1024;
+
+/// The most handles of all kinds that a guest may hold, its own resources included.
+const MAX_HANDLES: usize = 16_384;
+
+/// Where time and randomness come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    /// The machine's clocks and the system's randomness.
+    Live,
+    /// Nothing but these two values.
+    Deterministic { now_us: u64, seed: [u8; 32] },
+}
+
+/// The host's side of one instance.
+pub(crate) struct State {
+    wasi: WasiCtx,
+    pub(crate) table: ResourceTable,
+    pub(crate) meter: Meter,
+    pub(crate) logs: Logs,
+    pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) kv: Granted,
+    pub(crate) clock: VirtualClock,
+}
+
+impl State {
+    pub(crate) fn new(
+        limits: &Limits,
+        profile: Profile,
+        config: Arc<BTreeMap<String, String>>,
+        kv: Granted,
+        started: Instant,
+    ) -> Self {
+        let logs = Logs::new(started, limits.log_bytes);
+        // The builder starts with nothing: no arguments, no environment, no directories, no addresses.
+        let mut builder = WasiCtxBuilder::new();
+        builder
+            .stdin(MemoryInputPipe::new(bytes::Bytes::new()))
+            .stdout(Output::new(&logs, Stream::Stdout))
+            .stderr(Output::new(&logs, Stream::Stderr))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .allow_blocking_current_thread(false)
+            .max_random_size(MAX_RANDOM_BYTES);
+        let clock = match profile {
+            Profile::Live => VirtualClock::default(),
+            Profile::Deterministic { now_us, seed } => make_deterministic(&mut builder, now_us, seed),
+        };
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HOST_RESOURCES);
+        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, config, kv, clock }
+    }
+
+    /// The limit that was passed first, if any was.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.meter.ended().or_else(|| self.logs.ended())
+    }
+
+    /// The state as a host function of ours sees it: being asked for is being called.
+    fn called(&mut self) -> &mut Self {
+        self.meter.count_host_call();
+        self
+    }
+}
+
+/// Every host function of WASI asks for its context exactly once, so this is where they are counted.
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.meter.count_host_call();
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// A store in which every limit is armed, apart from wall time, which the caller holds.
+pub(crate) fn store(engine: &Engine, state: State, limits: &Limits) -> wasmtime::Result<Store<State>> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.meter);
+    store.set_fuel(limits.fuel)?;
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    store.set_max_component_handles(MAX_HANDLES);
+    store.set_hostcall_fuel(MAX_HOST_CALL_BYTES);
+
+    // What the guest returns is copied after it has returned, under the output limit (a string may take two
+    // bytes in the guest for one in UTF-8); what it passes to a host function is copied under a limit of its
+    // own. A host function that has passed a limit ends the guest as it returns, whatever it returned.
+    let output_bytes = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX);
+    let output_bytes = output_bytes.saturating_mul(2).saturating_add(OUTPUT_OVERHEAD_BYTES);
+    store.call_hook(move |mut store, hook| {
+        match hook {
+            CallHook::CallingHost => store.set_hostcall_fuel(MAX_HOST_CALL_BYTES),
+            CallHook::ReturningFromWasm => store.set_hostcall_fuel(output_bytes),
+            CallHook::ReturningFromHost => {
+                if let Some(ended) = store.data().ended() {
+                    return Err(ended.into());
+                }
+            }
+            CallHook::CallingWasm => {}
+        }
+        Ok(())
+    });
+    Ok(store)
+}
+
+/// Everything that a bot may import.
+pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    bindings::log::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    bindings::config::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    bindings::kv::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    Ok(linker)
+}
+
+/// Everything that an oracle may import: no key-value store, and a monotonic clock that does not wait.
+pub(crate) fn oracle_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    bindings::log::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    bindings::config::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    linker.allow_shadowing(false);
+    Ok(linker)
+}
