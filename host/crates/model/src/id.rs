@@ -88,6 +88,14 @@ typed_id!(/// A movement of money in the ledger.
 typed_id!(/// Something that happened, in the outbox.
     EventId, "evt", "event");
 
+impl OrgId {
+    /// The operators' org, the same on every installation: it owns the platform's accounts.
+    #[must_use]
+    pub fn platform() -> Self {
+        Self("org_00000000000000000000000000".to_owned())
+    }
+}
+
 fn fresh_ulid(clock: &dyn Clock, rng: &dyn Rng) -> ulid::Ulid {
     let mut random = [0; 16];
     rng.fill(&mut random);
@@ -110,6 +118,11 @@ mod tests {
         let id = JobId::new(&ManualClock::new(Timestamp::EPOCH), &SeededRng::new(1));
         assert_eq!(id.as_str().parse::<JobId>().unwrap(), id);
         assert!(id.as_str().parse::<BotId>().is_err());
+    }
+
+    #[test]
+    fn the_platform_has_a_proper_id() {
+        assert_eq!(OrgId::platform().as_str().parse(), Ok(OrgId::platform()));
     }
 
     #[test]

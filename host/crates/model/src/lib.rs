@@ -16,7 +16,7 @@ mod wallet;
 pub use api_key::{ApiKey, ApiKeyHash, MalformedApiKey};
 pub use bot::BotStatus;
 pub use clock::{Clock, InvalidTimestamp, ManualClock, SystemClock, Timestamp};
-pub use digest::{InvalidDigest, Sha256};
+pub use digest::{InvalidDigest, Sha256, hex};
 pub use id::{
     AccountId, AgentId, ApiKeyId, BotId, EventId, InvalidId, InvocationId, JobId, OrgId, SubmissionId, TransferId,
 };
