@@ -224,9 +224,11 @@ set_up_distribution() {
     fail "the active Rust toolchain has no $TARGET, rustup can't fetch it, and this is not Debian or Ubuntu" "${advice[@]}"
   command -v cargo >/dev/null || fail "there is no cargo" "${advice[@]}"
   linker_folders >/dev/null
-  local work package wanted
+  local work package driver wanted found
   work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
+  # Expanded now: the variable is gone by the time of the exit.
+  # shellcheck disable=SC2064
+  trap "rm -rf '$work'" EXIT
   fetch_packages "$work"
 
   rm -rf "$HOME_DIR/rust" "$HOME_DIR/ready"
@@ -234,7 +236,6 @@ set_up_distribution() {
   say "unpacking"
   for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$HOME_DIR/rust"; done
   [[ -d $SYSROOT/lib/$TARGET ]] || fail "this release's wasi-libc is too old for $TARGET" "${advice[@]}"
-  local driver
   driver=$(compgen -G "$SYSROOT/lib/*/librustc_driver-*.so" | head -n 1)
   cat >"$HOME_DIR/bin/rustc" <<SH
 #!/bin/sh
@@ -243,7 +244,6 @@ SH
   chmod +x "$HOME_DIR/bin/rustc"
   "$HOME_DIR/bin/rustc" -V >/dev/null || fail "the distribution's compiler does not start" "${advice[@]}"
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
-  local found
   found=$("$HOME_DIR/bin/rustc" -V | cut -d ' ' -f 2)
   dpkg --compare-versions "$found" ge "$wanted" ||
     fail "the distribution's Rust is $found, and $wanted is needed" "${advice[@]}"
