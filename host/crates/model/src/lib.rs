@@ -48,11 +48,13 @@ pub struct UnknownWord {
 }
 
 /// Declares an enum whose variants are stored and shown as fixed words.
+#[macro_export]
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident ($kind:literal) { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)]
+            $variant),+ }
 
         impl $name {
             /// Every value, in the order of the lifecycle.
@@ -87,4 +89,3 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use words;

@@ -1,10 +1,58 @@
 //! What is kept: one file an aggregate, over SQLite or PostgreSQL.
 
-mod session;
+pub mod accounts;
+pub mod bots;
+pub mod components;
 mod connect;
+pub mod idempotency;
+pub mod invocations;
+pub mod jobs;
+pub mod kv;
+pub mod ledger;
+pub mod outbox;
+pub mod queue;
+mod session;
+mod statements;
+pub mod submissions;
+
+use ringfence_model::words;
 
 pub use connect::{ConnectError, Store, Tx};
 pub use session::{Arg, Session};
+
+/// A part of a list, and how long the whole is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The part.
+    pub items: Vec<T>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+/// The number that a `SELECT COUNT(*) AS n` gives.
+async fn count(s: &mut Session, sql: impl sqlx::SqlSafeStr, args: Vec<Arg>) -> Result<u64, StoreError> {
+    s.one(sql, args, |row| row.count("n")).await
+}
+
+/// Every statement by name, for the test that prepares them all on both engines.
+#[doc(hidden)]
+#[must_use]
+pub fn all_statements() -> Vec<(&'static str, &'static str)> {
+    [
+        accounts::STATEMENTS,
+        bots::STATEMENTS,
+        components::STATEMENTS,
+        idempotency::STATEMENTS,
+        invocations::STATEMENTS,
+        jobs::STATEMENTS,
+        kv::STATEMENTS,
+        ledger::STATEMENTS,
+        outbox::STATEMENTS,
+        queue::STATEMENTS,
+        submissions::STATEMENTS,
+    ]
+    .concat()
+}
 
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +82,12 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn corrupt(column: &str, reason: impl std::fmt::Display) -> Self {
         Self::Corrupt { column: column.to_owned(), reason: reason.to_string() }
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::corrupt("a document that is written", error)
     }
 }
 

@@ -7,7 +7,7 @@
 use futures::TryStreamExt as _;
 use ringfence_model as model;
 use sqlx::pool::PoolConnection;
-use sqlx::{Arguments as _, ColumnIndex, PgConnection, Postgres, Row as _, Sqlite, SqlSafeStr, SqliteConnection};
+use sqlx::{Arguments as _, AssertSqlSafe, ColumnIndex, PgConnection, Postgres, Row as _, Sqlite, SqlSafeStr, SqliteConnection};
 
 use crate::StoreError;
 
@@ -162,8 +162,18 @@ impl Session {
     }
 
     /// Whether PostgreSQL is behind: for the few places where the engines differ.
-    pub(crate) fn is_postgres(&self) -> bool {
+    fn is_postgres(&self) -> bool {
         matches!(self.0, Inner::Postgres(_) | Inner::PostgresTx(_))
+    }
+
+    /// A SELECT whose rows nobody else changes until the transaction ends. On SQLite a transaction is alone anyway.
+    pub(crate) fn locking(&self, select: &'static str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(if self.is_postgres() { format!("{select} FOR UPDATE") } else { select.to_owned() })
+    }
+
+    /// As [`Self::locking`], without the rows that another transaction has locked.
+    pub(crate) fn locking_unlocked(&self, select: &'static str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(if self.is_postgres() { format!("{select} FOR UPDATE SKIP LOCKED") } else { select.to_owned() })
     }
 
     /// Runs a statement; the number of rows that it changed.

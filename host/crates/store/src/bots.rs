@@ -1,0 +1,182 @@
+//! Bots and oracles.
+
+use std::collections::BTreeMap;
+
+use ringfence_model::{BotId, BotStatus, OrgId, Sha256, Timestamp};
+use serde_json::Value;
+
+use crate::components::ComponentKind;
+use crate::session::{Row, args};
+use crate::statements::statements;
+use crate::{Page, Session, StoreError, count};
+
+/// A bot or an oracle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bot {
+    /// Its id.
+    pub id: BotId,
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Unique in the org among those that are not terminated.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// What its component is.
+    pub kind: ComponentKind,
+    /// Raised by every change.
+    pub version: u32,
+    /// What it runs.
+    pub component_digest: Sha256,
+    /// What the guest reads.
+    pub config: BTreeMap<String, String>,
+    /// What it may do.
+    pub grants: Value,
+    /// What each call may use.
+    pub limits: Value,
+    /// Its state.
+    pub status: BotStatus,
+    /// When it was deployed.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Which bots of an org.
+#[derive(Debug, Clone, Default)]
+pub struct BotFilter {
+    /// Only these.
+    pub status: Option<BotStatus>,
+    /// Only these.
+    pub kind: Option<ComponentKind>,
+    /// Only this one.
+    pub name: Option<String>,
+}
+
+macro_rules! columns {
+    () => {
+        "id, org_id, name, description, kind, version, component_digest, config, grants, limits, status, created_at,
+        updated_at"
+    };
+}
+// An org has few bots: its index finds them, and the rest of the filter looks at each.
+macro_rules! filter {
+    () => {
+        " FROM bots WHERE org_id = $1 AND ($2 IS NULL OR status = $2) AND ($3 IS NULL OR kind = $3)
+        AND ($4 IS NULL OR name = $4)"
+    };
+}
+
+statements! {
+    INSERT = concat!("INSERT INTO bots (", columns!(), ")
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)");
+    GET = concat!("SELECT ", columns!(), " FROM bots WHERE id = $1");
+    LIST = concat!("SELECT ", columns!(), filter!(), " ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET $6");
+    COUNT = concat!("SELECT COUNT(*) AS n", filter!());
+    UPDATE = "UPDATE bots SET name = $2, description = $3, version = $4, component_digest = $5, config = $6, grants = $7,
+        limits = $8, updated_at = $9 WHERE id = $1 AND version = $10 AND status <> 'terminated'";
+    TERMINATE = "UPDATE bots SET status = 'terminated', updated_at = $2 WHERE id = $1 AND status <> 'terminated'";
+    IN_USE = "SELECT COUNT(*) AS n FROM jobs WHERE oracle_bot_id = $1 AND status IN ('open', 'funded')";
+}
+
+/// Makes a bot.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if the org has one of this name.
+pub async fn insert(s: &mut Session, bot: &Bot) -> Result<(), StoreError> {
+    let args = args![
+        &bot.id,
+        &bot.org_id,
+        &bot.name,
+        &bot.description,
+        bot.kind.as_str(),
+        bot.version,
+        &bot.component_digest,
+        serde_json::to_string(&bot.config)?,
+        bot.grants.to_string(),
+        bot.limits.to_string(),
+        bot.status,
+        bot.created_at,
+        bot.updated_at,
+    ];
+    s.execute(INSERT, args).await?;
+    Ok(())
+}
+
+/// A bot of any org, in any state.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(s: &mut Session, id: &BotId) -> Result<Option<Bot>, StoreError> {
+    s.optional(GET, args![id], read).await
+}
+
+/// An org's bots, newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list(
+    s: &mut Session,
+    org: &OrgId,
+    filter: &BotFilter,
+    limit: u32,
+    offset: u32,
+) -> Result<Page<Bot>, StoreError> {
+    let status = filter.status.as_ref();
+    let (kind, name) = (filter.kind.as_ref(), filter.name.as_ref());
+    let total = count(s, COUNT, args![org, status, kind, name]).await?;
+    Ok(Page { items: s.all(LIST, args![org, status, kind, name, limit, offset], read).await?, total })
+}
+
+/// Writes what can change of a bot, if it is still at `expected_version`; whether it was.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if the org has another of this name.
+pub async fn update(s: &mut Session, bot: &Bot, expected_version: u32) -> Result<bool, StoreError> {
+    let args = args![
+        &bot.id,
+        &bot.name,
+        &bot.description,
+        bot.version,
+        &bot.component_digest,
+        serde_json::to_string(&bot.config)?,
+        bot.grants.to_string(),
+        bot.limits.to_string(),
+        bot.updated_at,
+        expected_version,
+    ];
+    Ok(s.execute(UPDATE, args).await? > 0)
+}
+
+/// Takes a bot out of service; whether it was in service.
+///
+/// # Errors
+/// Those of the database.
+pub async fn terminate(s: &mut Session, id: &BotId, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(s.execute(TERMINATE, args![id, now]).await? > 0)
+}
+
+/// Whether a job that has not ended is judged by it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn used_by_unfinished_job(s: &mut Session, id: &BotId) -> Result<bool, StoreError> {
+    Ok(count(s, IN_USE, args![id]).await? > 0)
+}
+
+fn read(row: &Row) -> Result<Bot, StoreError> {
+    Ok(Bot {
+        id: row.parse("id")?,
+        org_id: row.parse("org_id")?,
+        name: row.text("name")?,
+        description: row.text("description")?,
+        kind: row.parse("kind")?,
+        version: row.small("version")?,
+        component_digest: row.parse("component_digest")?,
+        config: row.json("config")?,
+        grants: row.json("grants")?,
+        limits: row.json("limits")?,
+        status: row.parse("status")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+    })
+}

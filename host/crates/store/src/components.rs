@@ -1,0 +1,144 @@
+//! Components: immutable, under the digest of their bytes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ringfence_model::{OrgId, Sha256, Timestamp, UnknownWord};
+use serde::{Deserialize, Serialize};
+
+use crate::session::{Row, args};
+use crate::statements::statements;
+use crate::{Page, Session, StoreError, count};
+
+/// What a component is, by the world that it exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentKind {
+    /// It does tasks.
+    Bot,
+    /// It judges submissions.
+    Oracle,
+}
+
+impl ComponentKind {
+    /// The word in the database and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bot => "bot",
+            Self::Oracle => "oracle",
+        }
+    }
+}
+
+impl fmt::Display for ComponentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ComponentKind {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "bot" => Ok(Self::Bot),
+            "oracle" => Ok(Self::Oracle),
+            _ => Err(UnknownWord {
+                kind: "component kind",
+                word: word.chars().take(40).collect(),
+                expected: "bot, oracle".to_owned(),
+            }),
+        }
+    }
+}
+
+/// A component, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// The SHA-256 of its bytes.
+    pub digest: Sha256,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// How many bytes it has.
+    pub size_bytes: u64,
+    /// All that it imports.
+    pub imports: Vec<String>,
+    /// The grants that it needs.
+    pub capabilities: Vec<String>,
+    /// When it was uploaded.
+    pub created_at: Timestamp,
+}
+
+macro_rules! columns {
+    () => {
+        "org_id, digest, kind, size_bytes, imports, capabilities, created_at"
+    };
+}
+
+statements! {
+    INSERT = "INSERT INTO components (org_id, digest, kind, size_bytes, imports, capabilities, wasm, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (org_id, digest) DO NOTHING";
+    GET = concat!("SELECT ", columns!(), " FROM components WHERE org_id = $1 AND digest = $2");
+    LIST = concat!("SELECT ", columns!(), " FROM components WHERE org_id = $1
+        ORDER BY created_at DESC, digest DESC LIMIT $2 OFFSET $3");
+    COUNT = "SELECT COUNT(*) AS n FROM components WHERE org_id = $1";
+    WASM = "SELECT wasm FROM components WHERE digest = $1 LIMIT 1";
+}
+
+/// Stores a component; whether it was not there before.
+///
+/// # Errors
+/// Those of the database.
+pub async fn insert(s: &mut Session, component: &Component, wasm: &[u8]) -> Result<bool, StoreError> {
+    let args = args![
+        &component.org_id,
+        &component.digest,
+        component.kind.as_str(),
+        i64::try_from(component.size_bytes).unwrap_or(i64::MAX),
+        serde_json::to_string(&component.imports)?,
+        serde_json::to_string(&component.capabilities)?,
+        wasm,
+        component.created_at,
+    ];
+    Ok(s.execute(INSERT, args).await? > 0)
+}
+
+/// An org's component.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(s: &mut Session, org: &OrgId, digest: &Sha256) -> Result<Option<Component>, StoreError> {
+    s.optional(GET, args![org, digest], read).await
+}
+
+/// An org's components, newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list(s: &mut Session, org: &OrgId, limit: u32, offset: u32) -> Result<Page<Component>, StoreError> {
+    let total = count(s, COUNT, args![org]).await?;
+    Ok(Page { items: s.all(LIST, args![org, limit, offset], read).await?, total })
+}
+
+/// The bytes behind a digest, whoever uploaded them: they are the same for all.
+///
+/// # Errors
+/// Those of the database.
+pub async fn wasm(s: &mut Session, digest: &Sha256) -> Result<Option<Vec<u8>>, StoreError> {
+    s.optional(WASM, args![digest], |row| row.bytes("wasm")).await
+}
+
+fn read(row: &Row) -> Result<Component, StoreError> {
+    Ok(Component {
+        org_id: row.parse("org_id")?,
+        digest: row.parse("digest")?,
+        kind: row.parse("kind")?,
+        size_bytes: row.count("size_bytes")?,
+        imports: row.json("imports")?,
+        capabilities: row.json("capabilities")?,
+        created_at: row.time("created_at")?,
+    })
+}

@@ -1,0 +1,325 @@
+//! Jobs. Every change of state repeats the state machine's guard, and says whether it held.
+
+use ringfence_model::{
+    AgentId, BotId, FeeBps, JobId, JobStatus, MicroUsdc, OrgId, PayoutStatus, Sha256, SubmissionId, Timestamp,
+};
+use serde_json::Value;
+
+use crate::session::{Arg, Row, args};
+use crate::statements::statements;
+use crate::{Page, Session, StoreError, count};
+
+/// A job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// The buyer's org.
+    pub org_id: OrgId,
+    /// Who posted it.
+    pub buyer_id: AgentId,
+    /// What it is called.
+    pub title: String,
+    /// What is wanted.
+    pub description: String,
+    /// What makes a result good.
+    pub rubric: String,
+    /// What kind of result is wanted.
+    pub artifact_type: String,
+    /// What is paid, fee included.
+    pub price: MicroUsdc,
+    /// The platform's share.
+    pub fee_bps: FeeBps,
+    /// Until when submissions are taken.
+    pub expiry: Timestamp,
+    /// How many submissions are taken in all.
+    pub max_submissions: u32,
+    /// How often a worker may try again.
+    pub max_retries: u32,
+    /// Its state.
+    pub status: JobStatus,
+    /// The oracle that the buyer named.
+    pub oracle_bot_id: BotId,
+    /// What judges, exactly; from the funding on.
+    pub oracle_pin: Option<Value>,
+    /// The digest of its input.
+    pub input_digest: Option<Sha256>,
+    /// What was paid into escrow.
+    pub deposit_amount: Option<MicroUsdc>,
+    /// What the buyer got back.
+    pub refunded_amount: Option<MicroUsdc>,
+    /// What won.
+    pub winning_submission_id: Option<SubmissionId>,
+    /// Who won.
+    pub worker_id: Option<AgentId>,
+    /// The winner's org.
+    pub worker_org_id: Option<OrgId>,
+    /// What became of the payout.
+    pub payout_status: Option<PayoutStatus>,
+    /// When it was posted.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it was funded.
+    pub funded_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// By what jobs are sorted; those that are equal in it, by id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobSort {
+    /// When they were posted.
+    CreatedAt,
+    /// What they pay.
+    Price,
+    /// Until when they run.
+    Expiry,
+}
+
+impl JobSort {
+    const fn column(self) -> &'static str {
+        match self {
+            Self::CreatedAt => "created_at",
+            Self::Price => "price",
+            Self::Expiry => "expiry",
+        }
+    }
+}
+
+/// Which jobs, and in which order.
+#[derive(Debug, Clone)]
+pub struct JobFilter {
+    /// Only these.
+    pub status: Option<JobStatus>,
+    /// Only this buyer's.
+    pub buyer_id: Option<AgentId>,
+    /// Only those that this worker has claimed at some time.
+    pub worker_id: Option<AgentId>,
+    /// Only these.
+    pub artifact_type: Option<String>,
+    /// Only from this price on.
+    pub min_price: Option<MicroUsdc>,
+    /// Only up to this price.
+    pub max_price: Option<MicroUsdc>,
+    /// By what.
+    pub sort_by: JobSort,
+    /// Greatest first.
+    pub descending: bool,
+    /// How many at most.
+    pub limit: u32,
+    /// How many to leave out before.
+    pub offset: u32,
+}
+
+macro_rules! columns {
+    () => {
+        "id, org_id, buyer_id, title, description, rubric, artifact_type, price, fee_bps, expiry, max_submissions,
+        max_retries, status, oracle_bot_id, oracle_pin, input_digest, deposit_amount, refunded_amount,
+        winning_submission_id, worker_id, worker_org_id, payout_status, created_at, updated_at, funded_at, ended_at"
+    };
+}
+
+statements! {
+    INSERT = concat!("INSERT INTO jobs (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+        $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)");
+    INSERT_INPUT = "INSERT INTO job_inputs (job_id, org_id, content) VALUES ($1, $2, $3)";
+    GET = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1");
+    GET_INPUT = "SELECT content FROM job_inputs WHERE job_id = $1";
+    FUND = "UPDATE jobs SET status = 'funded', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
+        WHERE id = $1 AND status = 'open'";
+    RESOLVE = "UPDATE jobs SET status = 'resolved', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
+        payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded'";
+    END = "UPDATE jobs SET status = $2, refunded_amount = $3, ended_at = $4, updated_at = $4
+        WHERE id = $1 AND status = $5 AND status IN ('open', 'funded')";
+}
+
+const SELECT: &str = concat!("SELECT ", columns!(), " FROM jobs");
+
+/// Makes a job, and keeps its input beside it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn insert(s: &mut Session, job: &Job, input: Option<&str>) -> Result<(), StoreError> {
+    let args = args![
+        &job.id,
+        &job.org_id,
+        &job.buyer_id,
+        &job.title,
+        &job.description,
+        &job.rubric,
+        &job.artifact_type,
+        job.price,
+        job.fee_bps,
+        job.expiry,
+        job.max_submissions,
+        job.max_retries,
+        job.status,
+        &job.oracle_bot_id,
+        job.oracle_pin.as_ref(),
+        job.input_digest.as_ref(),
+        job.deposit_amount,
+        job.refunded_amount,
+        job.winning_submission_id.as_ref(),
+        job.worker_id.as_ref(),
+        job.worker_org_id.as_ref(),
+        job.payout_status.as_ref(),
+        job.created_at,
+        job.updated_at,
+        job.funded_at,
+        job.ended_at,
+    ];
+    s.execute(INSERT, args).await?;
+    if let Some(input) = input {
+        s.execute(INSERT_INPUT, args![&job.id, &job.org_id, input]).await?;
+    }
+    Ok(())
+}
+
+/// A job.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(s: &mut Session, id: &JobId) -> Result<Option<Job>, StoreError> {
+    s.optional(GET, args![id], read).await
+}
+
+/// A job, which nobody else changes until the transaction ends.
+///
+/// # Errors
+/// [`StoreError::Busy`] if another transaction holds it for too long.
+pub async fn lock(s: &mut Session, id: &JobId) -> Result<Option<Job>, StoreError> {
+    s.optional(s.locking(GET), args![id], read).await
+}
+
+/// A job's input, JSON.
+///
+/// # Errors
+/// Those of the database.
+pub async fn input(s: &mut Session, id: &JobId) -> Result<Option<String>, StoreError> {
+    s.optional(GET_INPUT, args![id], |row| row.text("content")).await
+}
+
+/// The jobs that a filter lets through.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list(s: &mut Session, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
+    let (condition, mut args) = condition(filter);
+    let total = count(s, sqlx::AssertSqlSafe(format!("SELECT COUNT(*) AS n FROM jobs{condition}")), args.clone()).await?;
+    let statement = listing(filter, &condition, args.len());
+    args.extend(args![filter.limit, filter.offset]);
+    Ok(Page { items: s.all(sqlx::AssertSqlSafe(statement), args, read).await?, total })
+}
+
+/// The statement of a listing, for tests of its plan.
+#[doc(hidden)]
+#[must_use]
+pub fn list_statement(filter: &JobFilter) -> String {
+    let (condition, args) = condition(filter);
+    listing(filter, &condition, args.len())
+}
+
+fn listing(filter: &JobFilter, condition: &str, bound: usize) -> String {
+    let (column, direction) = (filter.sort_by.column(), if filter.descending { "DESC" } else { "ASC" });
+    let (limit, offset) = (bound + 1, bound + 2);
+    format!("{SELECT}{condition} ORDER BY {column} {direction}, id {direction} LIMIT ${limit} OFFSET ${offset}")
+}
+
+/// Only the conditions that are asked for, so that each can use its index. Values are arguments, never text.
+fn condition(filter: &JobFilter) -> (String, Vec<Arg>) {
+    let asked = [
+        ("status = ", filter.status.map(Arg::from)),
+        ("buyer_id = ", filter.buyer_id.as_ref().map(Arg::from)),
+        ("artifact_type = ", filter.artifact_type.as_ref().map(Arg::from)),
+        ("price >= ", filter.min_price.map(Arg::from)),
+        ("price <= ", filter.max_price.map(Arg::from)),
+        ("id IN (SELECT job_id FROM participants WHERE worker_id = ", filter.worker_id.as_ref().map(Arg::from)),
+    ];
+    let (mut condition, mut args) = (String::new(), Vec::new());
+    for (text, arg) in asked {
+        let Some(arg) = arg else { continue };
+        args.push(arg);
+        let close = if text.contains('(') { ")" } else { "" };
+        let word = if args.len() == 1 { " WHERE" } else { " AND" };
+        condition.push_str(&format!("{word} {text}${}{close}", args.len()));
+    }
+    (condition, args)
+}
+
+/// `open → funded`; whether it was open.
+///
+/// # Errors
+/// Those of the database.
+pub async fn fund(
+    s: &mut Session,
+    id: &JobId,
+    oracle_pin: &Value,
+    deposit: MicroUsdc,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(s.execute(FUND, args![id, oracle_pin.to_string(), deposit, now]).await? > 0)
+}
+
+/// `funded → resolved`; whether it was funded.
+///
+/// # Errors
+/// Those of the database.
+pub async fn resolve(
+    s: &mut Session,
+    id: &JobId,
+    winner: &SubmissionId,
+    worker: &AgentId,
+    worker_org: &OrgId,
+    payout: PayoutStatus,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(s.execute(RESOLVE, args![id, winner, worker, worker_org, payout, now]).await? > 0)
+}
+
+/// `from → expired | cancelled`; whether it was in `from`.
+///
+/// # Errors
+/// Those of the database.
+pub async fn end(
+    s: &mut Session,
+    id: &JobId,
+    to: JobStatus,
+    from: JobStatus,
+    refunded: Option<MicroUsdc>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(s.execute(END, args![id, to, refunded, now, from]).await? > 0)
+}
+
+fn read(row: &Row) -> Result<Job, StoreError> {
+    let fee_bps = u16::try_from(row.int("fee_bps")?).map_err(|error| StoreError::corrupt("fee_bps", error))?;
+    Ok(Job {
+        id: row.parse("id")?,
+        org_id: row.parse("org_id")?,
+        buyer_id: row.parse("buyer_id")?,
+        title: row.text("title")?,
+        description: row.text("description")?,
+        rubric: row.text("rubric")?,
+        artifact_type: row.text("artifact_type")?,
+        price: row.money("price")?,
+        fee_bps: FeeBps::try_from(fee_bps).map_err(|error| StoreError::corrupt("fee_bps", error))?,
+        expiry: row.time("expiry")?,
+        max_submissions: row.small("max_submissions")?,
+        max_retries: row.small("max_retries")?,
+        status: row.parse("status")?,
+        oracle_bot_id: row.parse("oracle_bot_id")?,
+        oracle_pin: row.opt_json("oracle_pin")?,
+        input_digest: row.opt_parse("input_digest")?,
+        deposit_amount: row.opt_money("deposit_amount")?,
+        refunded_amount: row.opt_money("refunded_amount")?,
+        winning_submission_id: row.opt_parse("winning_submission_id")?,
+        worker_id: row.opt_parse("worker_id")?,
+        worker_org_id: row.opt_parse("worker_org_id")?,
+        payout_status: row.opt_parse("payout_status")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+        funded_at: row.opt_time("funded_at")?,
+        ended_at: row.opt_time("ended_at")?,
+    })
+}

@@ -1,0 +1,316 @@
+//! Claims and submissions.
+
+use ringfence_model::{AgentId, InvocationId, JobId, OrgId, Sha256, SubmissionId, SubmissionStatus, Timestamp};
+use serde_json::Value;
+
+use crate::session::{Row, args};
+use crate::statements::statements;
+use crate::{Page, Session, StoreError, count};
+
+/// The most participants of a job that are read at once.
+const MAX_PARTICIPANTS: u32 = 1000;
+
+/// A worker's part in a job, from the claim to the unclaim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Participant {
+    /// Its id.
+    pub id: String,
+    /// The job.
+    pub job_id: JobId,
+    /// The worker.
+    pub worker_id: AgentId,
+    /// The worker's org.
+    pub org_id: OrgId,
+    /// The buyer's org.
+    pub buyer_org_id: OrgId,
+    /// Since when.
+    pub claimed_at: Timestamp,
+    /// Until when.
+    pub unclaimed_at: Option<Timestamp>,
+}
+
+/// A submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submission {
+    /// Its id.
+    pub id: SubmissionId,
+    /// The job.
+    pub job_id: JobId,
+    /// The worker's org.
+    pub org_id: OrgId,
+    /// The buyer's org.
+    pub buyer_org_id: OrgId,
+    /// Whose it is.
+    pub worker_id: AgentId,
+    /// 1 for the worker's first at this job.
+    pub attempt: u32,
+    /// The work, JSON.
+    pub content: String,
+    /// The digest of the work.
+    pub content_digest: Sha256,
+    /// Its state.
+    pub status: SubmissionStatus,
+    /// 0 to 100.
+    pub score: Option<u8>,
+    /// The verdict in words.
+    pub reason: Option<String>,
+    /// How the oracle came to it.
+    pub steps: Option<Value>,
+    /// Why the oracle could not judge.
+    pub oracle_fault: Option<String>,
+    /// The call of the oracle.
+    pub invocation_id: Option<InvocationId>,
+    /// When it was handed in.
+    pub created_at: Timestamp,
+    /// When it was judged or closed.
+    pub judged_at: Option<Timestamp>,
+}
+
+/// How many submissions there have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    /// The number of the worker's last attempt, or 0.
+    pub last_attempt: u32,
+    /// The worker's, without those that the oracle could not judge.
+    pub counted_by_worker: u32,
+    /// All workers', without those that the oracle could not judge.
+    pub counted_total: u32,
+    /// All workers' that are being judged.
+    pub judging: u32,
+}
+
+/// What is written of a judgement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// 0 to 100.
+    pub score: Option<u8>,
+    /// The verdict in words.
+    pub reason: String,
+    /// How the oracle came to it.
+    pub steps: Option<Value>,
+    /// Why the oracle could not judge.
+    pub oracle_fault: Option<String>,
+    /// The call of the oracle.
+    pub invocation_id: Option<InvocationId>,
+}
+
+macro_rules! columns {
+    () => {
+        "id, job_id, org_id, buyer_org_id, worker_id, attempt, content, content_digest, status, score, reason, steps,
+        oracle_fault, invocation_id, created_at, judged_at"
+    };
+}
+
+statements! {
+    CLAIM = "INSERT INTO participants (id, job_id, worker_id, org_id, buyer_org_id, claimed_at, unclaimed_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (job_id, worker_id) WHERE unclaimed_at IS NULL DO NOTHING";
+    IS_PARTICIPANT = "SELECT COUNT(*) AS n FROM participants
+        WHERE job_id = $1 AND worker_id = $2 AND unclaimed_at IS NULL";
+    PARTICIPANTS = "SELECT id, job_id, worker_id, org_id, buyer_org_id, claimed_at, unclaimed_at FROM participants
+        WHERE job_id = $1 ORDER BY claimed_at, id LIMIT $2";
+    INSERT = concat!("INSERT INTO submissions (", columns!(), ")
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)");
+    GET = concat!("SELECT ", columns!(), " FROM submissions WHERE id = $1");
+    ATTEMPTS = "SELECT
+        COALESCE(MAX(CASE WHEN worker_id = $2 THEN attempt END), 0) AS last_attempt,
+        COUNT(CASE WHEN worker_id = $2 AND oracle_fault IS NULL THEN 1 END) AS counted_by_worker,
+        COUNT(CASE WHEN oracle_fault IS NULL THEN 1 END) AS counted_total,
+        COUNT(CASE WHEN status = 'judging' THEN 1 END) AS judging
+        FROM submissions WHERE job_id = $1";
+    LIST_OF_JOB = concat!("SELECT ", columns!(), " FROM submissions WHERE job_id = $1
+        ORDER BY created_at, id LIMIT $2 OFFSET $3");
+    COUNT_OF_JOB = "SELECT COUNT(*) AS n FROM submissions WHERE job_id = $1";
+    LIST_OF_WORKER = concat!("SELECT ", columns!(), " FROM submissions WHERE worker_id = $1
+        ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3");
+    COUNT_OF_WORKER = "SELECT COUNT(*) AS n FROM submissions WHERE worker_id = $1";
+    JUDGED = "UPDATE submissions SET status = $2, score = $3, reason = $4, steps = $5, oracle_fault = $6,
+        invocation_id = $7, judged_at = $8 WHERE id = $1 AND status = 'judging'";
+    CLOSE_ALL = "UPDATE submissions SET status = 'closed', reason = $2, judged_at = $3
+        WHERE job_id = $1 AND status = 'judging'";
+    JUDGING = "SELECT COUNT(*) AS n FROM submissions WHERE job_id = $1 AND status = 'judging'";
+}
+
+/// Makes a claim; `false` if the worker holds one already.
+///
+/// # Errors
+/// Those of the database.
+pub async fn claim(s: &mut Session, participant: &Participant) -> Result<bool, StoreError> {
+    let args = args![
+        &participant.id,
+        &participant.job_id,
+        &participant.worker_id,
+        &participant.org_id,
+        &participant.buyer_org_id,
+        participant.claimed_at,
+        participant.unclaimed_at,
+    ];
+    Ok(s.execute(CLAIM, args).await? > 0)
+}
+
+/// Whether the worker holds a claim now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_participant(s: &mut Session, job: &JobId, worker: &AgentId) -> Result<bool, StoreError> {
+    Ok(count(s, IS_PARTICIPANT, args![job, worker]).await? > 0)
+}
+
+/// All claims on a job, past ones too, oldest first; a thousand at most.
+///
+/// # Errors
+/// Those of the database.
+pub async fn participants(s: &mut Session, job: &JobId) -> Result<Vec<Participant>, StoreError> {
+    s.all(PARTICIPANTS, args![job, MAX_PARTICIPANTS], |row| {
+        Ok(Participant {
+            id: row.text("id")?,
+            job_id: row.parse("job_id")?,
+            worker_id: row.parse("worker_id")?,
+            org_id: row.parse("org_id")?,
+            buyer_org_id: row.parse("buyer_org_id")?,
+            claimed_at: row.time("claimed_at")?,
+            unclaimed_at: row.opt_time("unclaimed_at")?,
+        })
+    })
+    .await
+}
+
+/// Makes a submission.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if the worker has made this attempt.
+pub async fn insert(s: &mut Session, submission: &Submission) -> Result<(), StoreError> {
+    let args = args![
+        &submission.id,
+        &submission.job_id,
+        &submission.org_id,
+        &submission.buyer_org_id,
+        &submission.worker_id,
+        submission.attempt,
+        &submission.content,
+        &submission.content_digest,
+        submission.status,
+        submission.score.map(u32::from),
+        submission.reason.as_ref(),
+        submission.steps.as_ref(),
+        submission.oracle_fault.as_ref(),
+        submission.invocation_id.as_ref(),
+        submission.created_at,
+        submission.judged_at,
+    ];
+    s.execute(INSERT, args).await?;
+    Ok(())
+}
+
+/// A submission.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(s: &mut Session, id: &SubmissionId) -> Result<Option<Submission>, StoreError> {
+    s.optional(GET, args![id], read).await
+}
+
+/// How many submissions a job has had. Ask under the job's lock where the answer decides something.
+///
+/// # Errors
+/// Those of the database.
+pub async fn attempts(s: &mut Session, job: &JobId, worker: &AgentId) -> Result<Attempts, StoreError> {
+    s.one(ATTEMPTS, args![job, worker], |row| {
+        Ok(Attempts {
+            last_attempt: row.small("last_attempt")?,
+            counted_by_worker: row.small("counted_by_worker")?,
+            counted_total: row.small("counted_total")?,
+            judging: row.small("judging")?,
+        })
+    })
+    .await
+}
+
+/// A job's submissions, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list_of_job(
+    s: &mut Session,
+    job: &JobId,
+    limit: u32,
+    offset: u32,
+) -> Result<Page<Submission>, StoreError> {
+    let total = count(s, COUNT_OF_JOB, args![job]).await?;
+    Ok(Page { items: s.all(LIST_OF_JOB, args![job, limit, offset], read).await?, total })
+}
+
+/// A worker's submissions, newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list_of_worker(
+    s: &mut Session,
+    worker: &AgentId,
+    limit: u32,
+    offset: u32,
+) -> Result<Page<Submission>, StoreError> {
+    let total = count(s, COUNT_OF_WORKER, args![worker]).await?;
+    Ok(Page { items: s.all(LIST_OF_WORKER, args![worker, limit, offset], read).await?, total })
+}
+
+/// `judging → to`, with the judgement; whether it was being judged.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if another submission of the job has passed.
+pub async fn judged(
+    s: &mut Session,
+    id: &SubmissionId,
+    to: SubmissionStatus,
+    judgement: &Judgement,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let args = args![
+        id,
+        to,
+        judgement.score.map(u32::from),
+        &judgement.reason,
+        judgement.steps.as_ref(),
+        judgement.oracle_fault.as_ref(),
+        judgement.invocation_id.as_ref(),
+        now,
+    ];
+    Ok(s.execute(JUDGED, args).await? > 0)
+}
+
+/// Closes what is still being judged; how many that were.
+///
+/// # Errors
+/// Those of the database.
+pub async fn close_all(s: &mut Session, job: &JobId, reason: &str, now: Timestamp) -> Result<u64, StoreError> {
+    s.execute(CLOSE_ALL, args![job, reason, now]).await
+}
+
+/// How many submissions of a job are being judged.
+///
+/// # Errors
+/// Those of the database.
+pub async fn judging_count(s: &mut Session, job: &JobId) -> Result<u64, StoreError> {
+    count(s, JUDGING, args![job]).await
+}
+
+fn read(row: &Row) -> Result<Submission, StoreError> {
+    let score = row.opt_int("score")?.map(u8::try_from).transpose();
+    Ok(Submission {
+        id: row.parse("id")?,
+        job_id: row.parse("job_id")?,
+        org_id: row.parse("org_id")?,
+        buyer_org_id: row.parse("buyer_org_id")?,
+        worker_id: row.parse("worker_id")?,
+        attempt: row.small("attempt")?,
+        content: row.text("content")?,
+        content_digest: row.parse("content_digest")?,
+        status: row.parse("status")?,
+        score: score.map_err(|error| StoreError::corrupt("score", error))?,
+        reason: row.opt_text("reason")?,
+        steps: row.opt_json("steps")?,
+        oracle_fault: row.opt_text("oracle_fault")?,
+        invocation_id: row.opt_parse("invocation_id")?,
+        created_at: row.time("created_at")?,
+        judged_at: row.opt_time("judged_at")?,
+    })
+}
