@@ -197,6 +197,7 @@ fetch_packages() { # folder: downloads all packages into it
 }
 
 # The target's standard library, built once from the compiler's own source.
+# With bitcode, because the guests are linked with link-time optimization.
 build_standard_library() {
   local work=$1 libraries="$SYSROOT/lib/rustlib/$TARGET/lib"
   mkdir -p "$libraries/self-contained" "$work/std/src"
@@ -213,7 +214,7 @@ panic = "abort"
 TOML
   say "building the standard library for $TARGET (once, one to two minutes)"
   (cd "$work/std" && RUSTC="$HOME_DIR/bin/rustc" RUSTC_BOOTSTRAP=1 PATH="$(linker_folders):$PATH" \
-    CARGO_TARGET_DIR="$work/std/target" RUSTFLAGS='' \
+    CARGO_TARGET_DIR="$work/std/target" RUSTFLAGS=-Cembed-bitcode=yes \
     cargo build -q -Zbuild-std=std,panic_abort --target "$TARGET" --release) ||
     fail "the standard library did not build (see above)" "${advice[@]}"
   find "$work/std/target/$TARGET/release/deps" -name '*.rlib' ! -name 'libstd_once*' -exec cp {} "$libraries/" \;
@@ -237,9 +238,12 @@ set_up_distribution() {
   for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$HOME_DIR/rust"; done
   [[ -d $SYSROOT/lib/$TARGET ]] || fail "this release's wasi-libc is too old for $TARGET" "${advice[@]}"
   driver=$(compgen -G "$SYSROOT/lib/*/librustc_driver-*.so" | head -n 1)
+  local driver_folder=${driver%/*}
+  # It finds itself, so that a clone that is moved or mounted elsewhere keeps working.
   cat >"$HOME_DIR/bin/rustc" <<SH
 #!/bin/sh
-LD_LIBRARY_PATH='${driver%/*}' exec '$SYSROOT/bin/rustc' "\$@"
+here=\$(cd "\$(dirname "\$0")/.." && pwd)
+LD_LIBRARY_PATH="\$here${driver_folder#"$HOME_DIR"}" exec "\$here/rust/usr/bin/rustc" "\$@"
 SH
   chmod +x "$HOME_DIR/bin/rustc"
   "$HOME_DIR/bin/rustc" -V >/dev/null || fail "the distribution's compiler does not start" "${advice[@]}"

@@ -16,6 +16,9 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out() {
         let input = r#"{"a":[1,2.50,null],"b":"ü"}"#;
-        assert_eq!(Host::new().call(super::handle, input).unwrap().to_string(), r#"{"a":[1,2.5,null],"b":"ü"}"#);
+        assert_eq!(
+            Host::new().call(super::handle, input).unwrap().to_string(),
+            r#"{"a":[1,2.5,null],"b":"ü"}"#
+        );
     }
 }

@@ -55,7 +55,9 @@ fn handle(ask: Ask) -> Result<Answer, Failure> {
         }
         Ask::List => {
             let keys = kv::list_keys(PREFIX, None)?;
-            Ok(Answer::Notes(keys.iter().filter_map(|key| key.strip_prefix(PREFIX)).map(str::to_owned).collect()))
+            Ok(Answer::Notes(
+                keys.iter().filter_map(|key| key.strip_prefix(PREFIX)).map(str::to_owned).collect(),
+            ))
         }
         Ask::Count => {
             let count = kv::get_json::<u64>("count")?.unwrap_or(0) + 1;

@@ -35,7 +35,9 @@ impl Expected {
                 }
             } else if line.chars().any(|letter| !letter.is_whitespace()) {
                 match Order::read(line) {
-                    Err(reason) => expected.rejected.push((i64::try_from(index).unwrap_or(i64::MAX) + 1, reason)),
+                    Err(reason) => {
+                        expected.rejected.push((i64::try_from(index).unwrap_or(i64::MAX) + 1, reason))
+                    }
                     Ok(order) if !ids.insert(order.id.clone()) => expected.duplicates += 1,
                     Ok(order) if order.cancelled => expected.cancelled += 1,
                     Ok(order) => expected.kept.push(order),
@@ -183,8 +185,10 @@ fn month(text: &str) -> Option<String> {
         "99 aaa 9999" => (text.get(7..11)?, named(text.get(3..6)?)?, text.get(0..2)?),
         _ => return None,
     };
-    let (whole_year, number, day): (u32, usize, u32) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
-    let leap = whole_year.is_multiple_of(400) || (whole_year.is_multiple_of(4) && !whole_year.is_multiple_of(100));
+    let (whole_year, number, day): (u32, usize, u32) =
+        (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
+    let leap =
+        whole_year.is_multiple_of(400) || (whole_year.is_multiple_of(4) && !whole_year.is_multiple_of(100));
     let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let length = *lengths.get(number.checked_sub(1)?)?;
     (day >= 1 && day <= length).then(|| format!("{year}-{month}"))
@@ -217,7 +221,9 @@ fn cents(text: &str) -> Option<i128> {
     let separator = groups.first().map(|(separator, _)| *separator);
     let grouped = groups.iter().all(|(mark, digits)| Some(*mark) == separator && digits.len() == 3);
     let separated = separator.is_none_or(|separator| {
-        ".,' ".contains(separator) && first.1.len() <= 3 && decimal.as_ref().is_none_or(|(mark, _)| *mark != separator)
+        ".,' ".contains(separator)
+            && first.1.len() <= 3
+            && decimal.as_ref().is_none_or(|(mark, _)| *mark != separator)
     });
     if first.1.is_empty() || !grouped || !separated {
         return None;

@@ -45,9 +45,11 @@ struct Rejected {
 
 #[ringfence::oracle]
 pub fn evaluate(job: Job<Input>, submission: Submission<Report>) -> Result<Verdict, Failure> {
-    let expected = Expected::from_csv(&job.input.csv).map_err(|error| Failure::new("bad_job_input", error))?;
+    let expected =
+        Expected::from_csv(&job.input.csv).map_err(|error| Failure::new("bad_job_input", error))?;
     let report = submission.content;
-    let found: Vec<_> = report.rows.iter().map(|row| (&row.customer, &row.month, row.orders, row.total_cents)).collect();
+    let found: Vec<_> =
+        report.rows.iter().map(|row| (&row.customer, &row.month, row.orders, row.total_cents)).collect();
     let found_total: i128 = found.iter().map(|(.., cents)| i128::from(*cents)).sum();
 
     let mut checks = Checks::new();
@@ -126,7 +128,8 @@ fn counts(expected: &Expected, found: &BTreeMap<String, i64>) -> Outcome {
 }
 
 fn rejected(expected: &Expected, found: &[Rejected]) -> Outcome {
-    let expected: Vec<(i64, &str)> = expected.rejected.iter().map(|(line, reason)| (*line, *reason)).collect();
+    let expected: Vec<(i64, &str)> =
+        expected.rejected.iter().map(|(line, reason)| (*line, *reason)).collect();
     let found: Vec<(i64, &str)> = found.iter().map(|row| (row.line, row.reason.as_str())).collect();
     let say = |row: Option<&(i64, &str)>| match row {
         Some((line, reason)) => format!("line {line} ({})", shown(reason)),

@@ -4,6 +4,9 @@ use ringfence::testing::Host;
 use ringfence::{Failure, Verdict};
 use serde_json::{Value, json};
 
+/// What was done to a result, and how.
+type Spoil = (&'static str, fn(&mut Value));
+
 const ORDERS: &str = include_str!("../../data/orders.csv");
 
 fn input() -> String {
@@ -28,15 +31,20 @@ fn the_right_bot_passes() {
 fn the_naive_bot_fails_with_a_reason() {
     let report = Host::new().call(orders_report_naive::handle, &input()).unwrap();
     let verdict = judged(&report);
-    println!("{verdict:#?}");
     assert!(!verdict.passed && verdict.score < 50, "{verdict:#?}");
-    assert!(verdict.reason.contains("duplicates: expected ") && verdict.reason.contains(", found 0"), "{}", verdict.reason);
+    assert!(
+        verdict.reason.contains("duplicates: expected ") && verdict.reason.contains(", found 0"),
+        "{}",
+        verdict.reason
+    );
 }
 
 #[test]
 fn every_part_of_a_result_is_looked_at() {
-    let spoil: [(&str, fn(&mut Value)); 11] = [
-        ("a cent more", |report| report["rows"][5]["total_cents"] = json!(report["rows"][5]["total_cents"].as_i64().unwrap() + 1)),
+    let spoil: [Spoil; 11] = [
+        ("a cent more", |report| {
+            report["rows"][5]["total_cents"] = json!(report["rows"][5]["total_cents"].as_i64().unwrap() + 1)
+        }),
         ("an order more", |report| report["rows"][5]["orders"] = json!(99)),
         ("a row less", |report| drop(report["rows"].as_array_mut().unwrap().pop())),
         ("a row twice", |report| {
@@ -61,10 +69,18 @@ fn every_part_of_a_result_is_looked_at() {
 
 #[test]
 fn something_else_is_a_verdict_and_not_a_fault() {
-    for content in [json!("done!"), json!({}), json!({"rows": [], "counts": {}, "grand_total_cents": 1e300, "rejected": []})] {
+    for content in [
+        json!("done!"),
+        json!({}),
+        json!({"rows": [], "counts": {}, "grand_total_cents": 1e300, "rejected": []}),
+    ] {
         let verdict = judged(&content);
         assert!(!verdict.passed && verdict.score == 0, "{verdict:?}");
-        assert!(verdict.reason.starts_with("the submission has the form that was asked for: "), "{}", verdict.reason);
+        assert!(
+            verdict.reason.starts_with("the submission has the form that was asked for: "),
+            "{}",
+            verdict.reason
+        );
     }
 }
 
@@ -83,9 +99,37 @@ fn a_job_without_orders_is_the_oracles_fault() {
 fn bot_and_oracle_agree_on_odd_rows() {
     let ids = ["ORD-1", " ord-2 ", "ORD-", "ORD-3x", "", "\"ORD-4\"", "ORD-5\"", "ord-ı6"];
     let customers = ["a  b", " ÉCOLE x", "", "\"x, y\"", "\"x\"\"y\"", "\"open", "\"x\"y", "ß", "o'neill"];
-    let dates = ["2025-02-28", "29.02.2024", "29.02.2025", "02/30/2025", "1 Jan 2025", "1  Jan 2025", "01 janu 2025", "0 Jan 2025", "2025-1-1"];
+    let dates = [
+        "2025-02-28",
+        "29.02.2024",
+        "29.02.2025",
+        "02/30/2025",
+        "1 Jan 2025",
+        "1  Jan 2025",
+        "01 janu 2025",
+        "0 Jan 2025",
+        "2025-1-1",
+    ];
     let states = ["paid", "SHIPPED", "Canceled", "cancelled", "lost", ""];
-    let amounts = ["1", "\"1,50\"", "\"1.234,50\"", "1.234.567", "\"1,234,56\"", "\"1.234.50\"", "€ 1", "1€€", "EUR1EUR", "'1", "1'", "12 345.67", "0001.00", "1 23", ".50", "99999999999999999999", "１"];
+    let amounts = [
+        "1",
+        "\"1,50\"",
+        "\"1.234,50\"",
+        "1.234.567",
+        "\"1,234,56\"",
+        "\"1.234.50\"",
+        "€ 1",
+        "1€€",
+        "EUR1EUR",
+        "'1",
+        "1'",
+        "12 345.67",
+        "0001.00",
+        "1 23",
+        ".50",
+        "99999999999999999999",
+        "１",
+    ];
     let mut state = 7_u64;
     let mut below = |limit: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -96,8 +140,11 @@ fn bot_and_oracle_agree_on_odd_rows() {
         for _ in 0..40 {
             // Mostly right, so that the odd part is what decides.
             let odd = below(6);
-            let mut pick = |place: usize, from: &[&str]| from[if odd == place || odd == 5 { below(from.len()) } else { below(2) }].to_owned();
-            let row = [pick(0, &ids), pick(1, &customers), pick(2, &dates), pick(3, &states), pick(4, &amounts)];
+            let mut pick = |place: usize, from: &[&str]| {
+                from[if odd == place || odd == 5 { below(from.len()) } else { below(2) }].to_owned()
+            };
+            let row =
+                [pick(0, &ids), pick(1, &customers), pick(2, &dates), pick(3, &states), pick(4, &amounts)];
             csv += &row.join(",");
             csv += ["\n", "\r\n", ",\n", "\n\n \n"][below(4)];
         }

@@ -89,7 +89,8 @@ pub fn handle(orders: Orders) -> Result<Report, Failure> {
                 counts.kept += 1;
                 let (orders, total) = sums.entry((customer, month)).or_default();
                 *orders += 1;
-                *total = total.checked_add(cents).ok_or_else(|| Failure::bad_input("the sums are too large"))?;
+                *total =
+                    total.checked_add(cents).ok_or_else(|| Failure::bad_input("the sums are too large"))?;
             }
         }
     }

@@ -176,7 +176,8 @@ fn cents(text: &str) -> Option<i64> {
 
 fn without_currency(text: &str) -> &str {
     for sign in ["€", "EUR"] {
-        let (head, tail) = (text.get(..sign.len()), text.len().checked_sub(sign.len()).and_then(|at| text.get(at..)));
+        let (head, tail) =
+            (text.get(..sign.len()), text.len().checked_sub(sign.len()).and_then(|at| text.get(at..)));
         if head.is_some_and(|head| head.eq_ignore_ascii_case(sign)) {
             return text[sign.len()..].trim_start();
         }

@@ -20,7 +20,8 @@ pub trait BotInput: Sized {
 
 impl<T: DeserializeOwned> BotInput for T {
     fn from_task(_: String, input: &str) -> Result<Self, Failure> {
-        parse::json(input).map_err(|error| Failure::bad_input(format!("the input is not as expected: {error}")))
+        parse::json(input)
+            .map_err(|error| Failure::bad_input(format!("the input is not as expected: {error}")))
     }
 }
 

@@ -17,7 +17,8 @@ pub fn entries() -> Vec<(String, String)> {
 
 /// The value of `key`, or a failure `not_configured` that names the key.
 pub fn require(key: &str) -> Result<String, Failure> {
-    get(key).ok_or_else(|| Failure::new("not_configured", format!("the configuration value `{key}` is not set")))
+    get(key)
+        .ok_or_else(|| Failure::new("not_configured", format!("the configuration value `{key}` is not set")))
 }
 
 /// The value of `key` as a number, a flag, …; `default` where the owner set none. One that can't be

@@ -71,7 +71,10 @@ where
     E: Into<Failure>,
 {
     let input = parse::json(job.input.as_deref().unwrap_or("null")).map_err(|error| {
-        Failure::new("bad_job_input", format!("this oracle can't judge the job, its input is not as expected: {error}"))
+        Failure::new(
+            "bad_job_input",
+            format!("this oracle can't judge the job, its input is not as expected: {error}"),
+        )
     })?;
     let content = match parse::json(&submission.content) {
         Ok(content) => content,

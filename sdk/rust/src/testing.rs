@@ -100,7 +100,11 @@ impl Host {
     }
 
     /// Calls a bot as the host does, with a JSON text for its input.
-    pub fn call<I, O, E>(&self, handle: fn(I) -> Result<O, E>, input: &str) -> Result<serde_json::Value, Failure>
+    pub fn call<I, O, E>(
+        &self,
+        handle: fn(I) -> Result<O, E>,
+        input: &str,
+    ) -> Result<serde_json::Value, Failure>
     where
         I: BotInput,
         O: Serialize,
@@ -171,7 +175,8 @@ pub(crate) mod imports {
         checked(key)?;
         STATE.with_borrow_mut(|state| {
             let others = state.kv.iter().filter(|(other, _)| *other != key);
-            let bytes = others.map(|(key, value)| key.len() + value.len()).sum::<usize>() + key.len() + value.len();
+            let bytes =
+                others.map(|(key, value)| key.len() + value.len()).sum::<usize>() + key.len() + value.len();
             if let Some(limit) = state.kv_max_bytes.filter(|limit| bytes > *limit) {
                 return Err(Error::QuotaExceeded(format!("{bytes} of {limit} bytes")));
             }
@@ -187,7 +192,8 @@ pub(crate) mod imports {
     }
 
     pub(crate) fn kv_list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
-        let wanted = |key: &&String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
+        let wanted =
+            |key: &&String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
         Ok(STATE.with_borrow(|state| state.kv.keys().filter(wanted).take(1000).cloned().collect()))
     }
 

@@ -80,7 +80,10 @@ mod judging {
     fn unreadable_work_is_a_verdict_and_an_unreadable_job_is_not() {
         let host = Host::new();
         let verdict = host.judge(judge, Some("[1]"), r#"{"sum": 1}"#).unwrap();
-        assert!(!verdict.passed && verdict.score == 0 && verdict.reason.contains("invalid type: map"), "{verdict:?}");
+        assert!(
+            !verdict.passed && verdict.score == 0 && verdict.reason.contains("invalid type: map"),
+            "{verdict:?}"
+        );
         for input in [None, Some("{}")] {
             assert_eq!(host.judge(judge, input, "1").unwrap_err().code, "bad_job_input");
         }
@@ -94,7 +97,10 @@ fn a_bot_sees_its_input_and_its_id() {
     assert_eq!(output.to_string(), r#"{"invocation":"inv_test","total_cents":3}"#);
     let line = host.logs().remove(0);
     assert_eq!(line.message, "adding 2 orders");
-    assert_eq!(line.fields, [("id".to_owned(), "inv_test".to_owned()), ("unit".to_owned(), "cents".to_owned())]);
+    assert_eq!(
+        line.fields,
+        [("id".to_owned(), "inv_test".to_owned()), ("unit".to_owned(), "cents".to_owned())]
+    );
 }
 
 #[test]

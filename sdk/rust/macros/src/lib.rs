@@ -137,7 +137,14 @@ mod tests {
 
     #[test]
     fn a_bot_keeps_its_function_and_gets_an_export() {
-        let text = expanded(quote!(fn handle(input: u8) -> Result<u8, Failure> { Ok(input) }), &BOT);
+        let text = expanded(
+            quote!(
+                fn handle(input: u8) -> Result<u8, Failure> {
+                    Ok(input)
+                }
+            ),
+            &BOT,
+        );
         assert!(text.contains("fn handle (input : u8)"), "{text}");
         assert!(text.contains("export_bot (handle , task)"), "{text}");
         assert!(!text.contains("compile_error"), "{text}");
@@ -146,10 +153,40 @@ mod tests {
     #[test]
     fn a_wrong_shape_is_named() {
         for (function, kind, what) in [
-            (quote!(fn handle() -> Result<u8, Failure> { Ok(1) }), &BOT, "takes 1 parameter"),
-            (quote!(async fn handle(a: u8) -> Result<u8, Failure> { Ok(a) }), &BOT, "can't be async"),
-            (quote!(fn handle(a: u8) {}), &BOT, "returns a Result"),
-            (quote!(fn judge(job: Job<u8>) -> R { todo!() }), &ORACLE, "takes 2 parameter"),
+            (
+                quote!(
+                    fn handle() -> Result<u8, Failure> {
+                        Ok(1)
+                    }
+                ),
+                &BOT,
+                "takes 1 parameter",
+            ),
+            (
+                quote!(
+                    async fn handle(a: u8) -> Result<u8, Failure> {
+                        Ok(a)
+                    }
+                ),
+                &BOT,
+                "can't be async",
+            ),
+            (
+                quote!(
+                    fn handle(a: u8) {}
+                ),
+                &BOT,
+                "returns a Result",
+            ),
+            (
+                quote!(
+                    fn judge(job: Job<u8>) -> R {
+                        todo!()
+                    }
+                ),
+                &ORACLE,
+                "takes 2 parameter",
+            ),
         ] {
             let text = expanded(function, kind);
             assert!(text.contains("compile_error") && text.contains(what), "{text}");
