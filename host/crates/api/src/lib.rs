@@ -1,1 +1,125 @@
-//! ringfence-api
+//! The HTTP interface: routes, problem responses, OpenAPI.
+//!
+//! A file an aggregate under `v1`, and in it what its endpoints take and give. What a use case may and does
+//! stands in `control`; here is only how it looks over HTTP. This crate knows neither the database nor the sandbox.
+
+mod auth;
+mod body;
+mod detached;
+mod docs;
+mod idempotency;
+mod list;
+mod problem;
+mod v1;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use ringfence_control::Control;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+
+pub use docs::openapi;
+pub use problem::Problem;
+
+/// How the API is served.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Development: every answer says so, and internal errors are shown to the client.
+    pub dev_mode: bool,
+    /// The largest component that is taken, in bytes.
+    pub max_component_bytes: usize,
+    /// The largest JSON body that is taken, in bytes.
+    pub max_body_bytes: usize,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { dev_mode: false, max_component_bytes: 64 << 20, max_body_bytes: 4 << 20 }
+    }
+}
+
+/// What every handler may use.
+#[derive(Clone)]
+struct App(Arc<Inner>);
+
+struct Inner {
+    control: Control,
+    config: ApiConfig,
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// All routes.
+fn router(control: Control, config: ApiConfig) -> Router {
+    let app = App(Arc::new(Inner { control, config }));
+    let (routes, document) = docs::routes(&app.config).split_for_parts();
+    let id = HeaderName::from_static("x-request-id");
+    routes
+        .merge(docs::pages(document))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path.") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method.")
+        })
+        .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
+        .layer(middleware::from_fn_with_state(app.clone(), finish))
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(PropagateRequestIdLayer::new(id.clone()))
+        .layer(SetRequestIdLayer::new(id, NewRequestId))
+        .with_state(app)
+}
+
+/// Serves the API until `stop` is done, then ends what has begun.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    control: Control,
+    config: ApiConfig,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(control, config)).with_graceful_shutdown(stop).await
+}
+
+/// What every answer carries: the request id inside a problem, and the warning of development mode.
+async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok().map(str::to_owned));
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = problem.with_request_id(id).shown(app.config.dev_mode).into_response();
+    }
+    if app.config.dev_mode {
+        response.headers_mut().insert(HeaderName::from_static("x-dev-mode"), HeaderValue::from_static("true"));
+    }
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+}
+
+/// Request ids that are made here: 128 random bits. A client's own is kept if it is short and printable.
+#[derive(Clone, Copy)]
+struct NewRequestId;
+
+impl MakeRequestId for NewRequestId {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        HeaderValue::from_str(&uuid::Uuid::new_v4().simple().to_string()).ok().map(RequestId::new)
+    }
+}
+
+/// How long a client is told to wait where nobody knows better.
+const RETRY_AFTER: Duration = Duration::from_secs(1);

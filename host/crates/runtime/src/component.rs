@@ -204,9 +204,9 @@ pub(crate) fn classify(error: &wasmtime::Error) -> InvalidComponent {
         None
     } else if has("core module instances,") {
         Some("core instances")
-    } else if has("linear memories") || has("memories per module") {
+    } else if has("linear memories") || has("memories count") {
         Some("memories")
-    } else if has("contains") && has("tables") {
+    } else if has(" tables, which") || has("tables count") {
         Some("tables")
     } else if has("module memory") {
         Some("memory")
@@ -226,7 +226,7 @@ pub(crate) fn classify(error: &wasmtime::Error) -> InvalidComponent {
     {
         return InvalidComponent::UnsupportedFeature { message };
     }
-    if has("at offset") {
+    if has("at offset") || has("failed to parse") {
         return InvalidComponent::Malformed { message };
     }
     InvalidComponent::CompileFailed { message }

@@ -200,6 +200,9 @@ impl Meter {
     }
 }
 
+/// What 32 bits can address. wasmtime gives this as the maximum of a memory that declares none.
+const ADDRESSABLE_BYTES: usize = 4 << 30;
+
 /// Refusals are errors, not a failed `memory.grow`: the guest is told nothing and ends there. A component's
 /// own declared maximum is another matter: passing that is the -1 that the specification asks for.
 impl ResourceLimiter for Meter {
@@ -209,7 +212,7 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        if maximum.is_some_and(|maximum| desired > maximum && maximum < ADDRESSABLE_BYTES) {
             return Ok(false);
         }
         let growth = desired.saturating_sub(current) as u64;
@@ -221,8 +224,7 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    /// Only reached when the growth passes what 32 bits can address or when the operating system has no
-    /// more: `memory_growing` has already answered for everything else. What it added is not taken back: a
+    /// Only reached when the operating system has no more: `memory_growing` has answered for everything else. What it added is not taken back: a
     /// guest could then make the sum fall below what it holds.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         let limit = self.memory_limit;

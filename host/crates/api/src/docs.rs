@@ -1,0 +1,91 @@
+//! The OpenAPI document, made of the handlers themselves, and its page.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_scalar::{Scalar, Servable as _};
+
+use crate::{ApiConfig, App, v1};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Ringfence",
+        description = "Runs other people's bots inside WebAssembly sandboxes and pays for their results.\n\n\
+            Every call but registration, health and these documents needs `Authorization: Bearer <API key>`. \
+            Errors are `application/problem+json` (RFC 9457) with a stable `code`. Money is a decimal string in USDC \
+            with six places, times are RFC 3339 in UTC. A POST that creates or moves money takes an \
+            `Idempotency-Key`: sent again within 24 hours with the same body it answers what it answered, with \
+            `Idempotency-Replayed: true`."
+    ),
+    modifiers(&ApiKeySecurity),
+    tags(
+        (name = "agents", description = "Market identities and their API keys"),
+        (name = "components", description = "WebAssembly components, under their digests"),
+        (name = "bots", description = "Deployments of components, calls to them, and what these left"),
+        (name = "jobs", description = "Paid work"),
+        (name = "submissions", description = "Results and verdicts"),
+        (name = "ledger", description = "Money"),
+        (name = "operations", description = "The host itself"),
+    )
+)]
+struct Document;
+
+struct ApiKeySecurity;
+
+impl Modify for ApiKeySecurity {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, `rf_live_…`"));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+/// All routes that are documented: all there are, but for the documents themselves.
+pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(health))
+        .nest("/api/v1", v1::routes(config))
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes(&ApiConfig::default()).into_openapi()
+}
+
+/// The document and its page.
+pub(crate) fn pages(document: utoipa::openapi::OpenApi) -> Router<App> {
+    let page = Scalar::with_url("/docs", document.clone());
+    Router::new().route("/openapi.json", get(move || async move { Json(document) })).merge(page)
+}
+
+/// How the host is.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    /// `ok`.
+    status: &'static str,
+    /// Which Ringfence this is.
+    version: &'static str,
+    /// Whether the host runs in development mode: it must not hold real money then.
+    dev_mode: bool,
+}
+
+/// Whether the host and its database answer.
+#[utoipa::path(get, path = "/health", tag = "operations", responses(
+    (status = 200, description = "Both do", body = Health),
+    (status = 503, description = "The database does not", body = crate::Problem)
+))]
+async fn health(State(app): State<App>) -> Result<Json<Health>, crate::Problem> {
+    if app.control.ready().await.is_err() {
+        let detail = "The database does not answer. The host tries on; so should you.";
+        return Err(crate::Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database_down", detail));
+    }
+    Ok(Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), dev_mode: app.config.dev_mode }))
+}

@@ -1,0 +1,319 @@
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use ringfence_control::{
+    BotChanges, BotError, BotView, ComponentKind, InvocationView, InvokedBot, ListBots, LogLineView, NewBot,
+};
+use ringfence_model::{BotId, BotStatus, InvocationId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::Authenticated;
+use crate::body::{JsonBody, OnceBody, PathOf, QueryOf};
+use crate::detached::detached;
+use crate::idempotency::answer;
+use crate::list::{Slice, fifty, list_answer};
+use crate::{App, Problem};
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(invoke))
+        .routes(routes!(invocations))
+        .routes(routes!(invocation))
+        .routes(routes!(logs))
+}
+
+impl From<BotError> for Problem {
+    fn from(error: BotError) -> Self {
+        match error {
+            BotError::Invalid(invalid) => invalid.into(),
+            BotError::NotFound => {
+                Self::new(StatusCode::NOT_FOUND, "bot_not_found", "Your org has no bot with this id.")
+            }
+            BotError::NoSuchInvocation => {
+                Self::new(StatusCode::NOT_FOUND, "invocation_not_found", "The bot has no invocation with this id.")
+            }
+            BotError::NoSuchComponent => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown_component",
+                "Your org has no component with this digest. Upload it first with POST /api/v1/components.",
+            ),
+            BotError::NameTaken => Self::new(
+                StatusCode::CONFLICT,
+                "bot_name_taken",
+                "Your org has a bot of this name. Choose another name, or update that bot.",
+            ),
+            BotError::GrantMissing(missing) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "grant_missing",
+                format!(
+                    "The component imports what it was not granted: {0}. Grant it under `grants`, for example \
+                     {{\"{0}\": {{…}}}}, or deploy a component that does without.",
+                    missing.join(", ")
+                ),
+            ),
+            BotError::Changed => Self::new(
+                StatusCode::CONFLICT,
+                "bot_changed",
+                "The bot was changed by someone else meanwhile. Read it again and repeat your change.",
+            ),
+            BotError::InUse => Self::new(
+                StatusCode::CONFLICT,
+                "oracle_in_use",
+                "A job that has not ended is judged by this oracle. Delete it after the job has ended.",
+            ),
+            BotError::NotCallable => Self::new(
+                StatusCode::CONFLICT,
+                "not_callable",
+                "This is an oracle. It cannot be called: it judges the submissions of jobs that name it.",
+            ),
+            BotError::Terminated => {
+                Self::new(StatusCode::CONFLICT, "bot_terminated", "The bot was deleted and takes no calls any more.")
+            }
+            BotError::Sealed => Self::new(
+                StatusCode::FORBIDDEN,
+                "logs_sealed",
+                "What an oracle logged can be read once the submission has passed: it could show work that is not \
+                 paid for.",
+            ),
+            BotError::Busy { retry_after } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "sandbox_busy",
+                "All instances are busy. Nothing ran; try again in a moment.",
+            )
+            .retry_after(retry_after),
+            BotError::Idempotency(error) => error.into(),
+            BotError::Internal(error) => error.into(),
+        }
+    }
+}
+
+list_answer!(
+    /// Bots, newest first.
+    BotList { bots: BotView }
+);
+list_answer!(
+    /// Calls, newest first.
+    InvocationList { invocations: InvocationView }
+);
+
+/// Deploy a bot or an oracle
+#[utoipa::path(post, path = "/bots", tag = "bots", security(("api_key" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
+    request_body = NewBot, responses(
+    (status = 201, description = "Deployed", body = BotView),
+    (status = 400, description = "`malformed_json`", body = Problem),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 409, description = "`bot_name_taken`, `idempotency_key_in_use`", body = Problem),
+    (status = 422, description = "`unknown_component`, `grant_missing`, `invalid_fields`, `invalid_body`, \
+        `idempotency_key_reused`", body = Problem)
+))]
+async fn create(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    OnceBody(new, once): OnceBody<NewBot>,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let created = detached(async move { control.create_bot(&caller, new, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::CREATED, created))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct BotQuery {
+    /// Only `running` or only `terminated` ones.
+    #[param(value_type = Option<String>)]
+    status: Option<BotStatus>,
+    /// Only those of kind `bot` or only `oracle`.
+    #[param(value_type = Option<String>)]
+    kind: Option<ComponentKind>,
+    /// Only the one of this name.
+    name: Option<String>,
+    /// How many at most, 1 to 200.
+    #[serde(default = "fifty")]
+    #[param(default = 50, minimum = 1, maximum = 200)]
+    limit: u32,
+    /// How many to leave out before.
+    #[serde(default)]
+    #[param(default = 0)]
+    offset: u32,
+}
+
+/// List the org's bots
+#[utoipa::path(get, path = "/bots", tag = "bots", security(("api_key" = [])), params(BotQuery), responses(
+    (status = 200, body = BotList),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
+))]
+async fn list(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    QueryOf(query): QueryOf<BotQuery>,
+) -> Result<Json<BotList>, Problem> {
+    let slice = Slice { limit: query.limit, offset: query.offset }.checked()?;
+    let list = ListBots {
+        status: query.status,
+        kind: query.kind,
+        name: query.name,
+        limit: slice.limit,
+        offset: slice.offset,
+    };
+    Ok(BotList::new(app.control.bots(&caller, &list).await?, slice))
+}
+
+/// Read a bot
+#[utoipa::path(get, path = "/bots/{bot_id}", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`")), responses(
+    (status = 200, body = BotView),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem)
+))]
+async fn get(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<BotId>,
+) -> Result<Json<BotView>, Problem> {
+    Ok(Json(app.control.bot(&caller, &id).await?))
+}
+
+/// Change a bot
+///
+/// Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
+#[utoipa::path(patch, path = "/bots/{bot_id}", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`")), request_body = BotChanges, responses(
+    (status = 200, description = "The changed bot, a version further", body = BotView),
+    (status = 400, description = "`malformed_json`", body = Problem),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`bot_name_taken`, `bot_changed`, `bot_terminated`", body = Problem),
+    (status = 422, description = "`unknown_component`, `grant_missing`, `invalid_fields`, `invalid_body`", body = Problem)
+))]
+async fn update(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<BotId>,
+    JsonBody(changes): JsonBody<BotChanges>,
+) -> Result<Json<BotView>, Problem> {
+    let control = app.control.clone();
+    Ok(Json(detached(async move { control.update_bot(&caller, &id, changes).await }).await?))
+}
+
+/// Delete a bot
+///
+/// It takes no calls any more; what it left stays readable, and its name becomes free.
+#[utoipa::path(delete, path = "/bots/{bot_id}", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`")), responses(
+    (status = 204, description = "Deleted"),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`oracle_in_use`", body = Problem)
+))]
+async fn delete(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<BotId>,
+) -> Result<StatusCode, Problem> {
+    let control = app.control.clone();
+    detached(async move { control.delete_bot(&caller, &id).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A call.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Invoke {
+    /// What the bot is given: any JSON.
+    #[schema(value_type = Value)]
+    input: Box<RawValue>,
+}
+
+/// Call a bot
+///
+/// Runs it once, in a fresh instance. The status is 200 however the guest ended: `outcome` says how.
+#[utoipa::path(post, path = "/bots/{bot_id}/invoke", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`")), request_body = Invoke, responses(
+    (status = 200, description = "It ran; `outcome` says how it ended", body = InvokedBot),
+    (status = 400, description = "`malformed_json`", body = Problem),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`not_callable`, `bot_terminated`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`", body = Problem),
+    (status = 503, description = "`sandbox_busy`", body = Problem)
+))]
+async fn invoke(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<BotId>,
+    JsonBody(call): JsonBody<Invoke>,
+) -> Result<Json<InvokedBot>, Problem> {
+    let control = app.control.clone();
+    Ok(Json(detached(async move { control.invoke_bot(&caller, &id, &call.input).await }).await?))
+}
+
+/// List a bot's calls
+#[utoipa::path(get, path = "/bots/{bot_id}/invocations", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`"), Slice), responses(
+    (status = 200, body = InvocationList),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
+    (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
+))]
+async fn invocations(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<BotId>,
+    QueryOf(slice): QueryOf<Slice>,
+) -> Result<Json<InvocationList>, Problem> {
+    let slice = slice.checked()?;
+    Ok(InvocationList::new(app.control.invocations(&caller, &id, slice.limit, slice.offset).await?, slice))
+}
+
+/// Read a call
+#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`"), ("invocation_id" = String, Path, description = "`inv_…`")),
+    responses(
+        (status = 200, body = InvocationView),
+        (status = 401, description = "`unauthorized`", body = Problem),
+        (status = 404, description = "`bot_not_found`, `invocation_not_found`, `no_such_id`", body = Problem)
+))]
+async fn invocation(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf((bot, id)): PathOf<(BotId, InvocationId)>,
+) -> Result<Json<InvocationView>, Problem> {
+    Ok(Json(app.control.invocation(&caller, &bot, &id).await?))
+}
+
+/// What a call logged.
+#[derive(Serialize, ToSchema)]
+struct Logs {
+    /// The lines, oldest first. A call's log limit bounds them.
+    lines: Vec<LogLineView>,
+}
+
+/// Read what a call logged
+///
+/// Standard output, standard error and structured lines. An oracle's are sealed until the submission has passed.
+#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}/logs", tag = "bots", security(("api_key" = [])),
+    params(("bot_id" = String, Path, description = "`bot_…`"), ("invocation_id" = String, Path, description = "`inv_…`")),
+    responses(
+        (status = 200, body = Logs),
+        (status = 401, description = "`unauthorized`", body = Problem),
+        (status = 403, description = "`logs_sealed`", body = Problem),
+        (status = 404, description = "`bot_not_found`, `invocation_not_found`, `no_such_id`", body = Problem)
+))]
+async fn logs(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf((bot, id)): PathOf<(BotId, InvocationId)>,
+) -> Result<Json<Logs>, Problem> {
+    Ok(Json(Logs { lines: app.control.invocation_logs(&caller, &bot, &id).await? }))
+}

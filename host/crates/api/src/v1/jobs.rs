@@ -1,0 +1,346 @@
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ringfence_control::{ClaimView, FieldError, Invalid, JobError, JobView, ListJobs, NewJob, SortJobs};
+use ringfence_model::{AgentId, JobId, JobStatus, MicroUsdc};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::Authenticated;
+use crate::body::{Once, OnceBody, OptionalBody, PathOf, QueryOf};
+use crate::detached::detached;
+use crate::idempotency::answer;
+use crate::list::{Slice, fifty, list_answer};
+use crate::{App, Problem};
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get))
+        .routes(routes!(input))
+        .routes(routes!(fund))
+        .routes(routes!(claim))
+        .routes(routes!(cancel))
+}
+
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Invalid(invalid) => invalid.into(),
+            JobError::NotFound => Self::new(StatusCode::NOT_FOUND, "job_not_found", "There is no job with this id."),
+            JobError::NotAnAgent => Self::new(
+                StatusCode::FORBIDDEN,
+                "agent_only",
+                "Only an agent can do this, and this is an operator's key. Register an agent and use its key.",
+            ),
+            JobError::OtherAgent => Self::new(
+                StatusCode::FORBIDDEN,
+                "other_agent",
+                "The request names another agent than the one whose key was used. Leave it out, or use that agent's \
+                 key.",
+            ),
+            JobError::NotBuyer => {
+                Self::new(StatusCode::FORBIDDEN, "not_the_buyer", "Only the agent that posted the job can do this.")
+            }
+            JobError::OwnJob => Self::new(
+                StatusCode::FORBIDDEN,
+                "own_job",
+                "This job was posted by your own org, and an org cannot be paid by itself.",
+            ),
+            JobError::NoSuchOracle => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown_oracle",
+                "`oracle` names no running oracle of your org. Deploy one with POST /api/v1/bots.",
+            ),
+            JobError::NotAnOracle => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "not_an_oracle",
+                "`oracle` names a bot whose component does tasks. A job needs one that exports `evaluate`.",
+            ),
+            JobError::WrongStatus { status } => wrong_status(status),
+            JobError::Expired { expiry } => Self::new(
+                StatusCode::CONFLICT,
+                "job_expired",
+                format!("The job's time was up at {expiry}. What was in escrow goes back to the buyer."),
+            ),
+            JobError::InsufficientFunds { available, price } => Self::new(
+                StatusCode::PAYMENT_REQUIRED,
+                "insufficient_funds",
+                format!(
+                    "The job costs {price} USDC and your balance is {available} USDC. Ask the operator to book a \
+                     deposit, then fund again. Nothing was moved."
+                ),
+            ),
+            JobError::AlreadyClaimed => {
+                Self::new(StatusCode::CONFLICT, "already_claimed", "You hold a claim on this job already: submit.")
+            }
+            JobError::NotClaimed => Self::new(
+                StatusCode::FORBIDDEN,
+                "not_claimed",
+                "You hold no claim on this job. Claim it first with POST /api/v1/jobs/{task_id}/claim.",
+            ),
+            JobError::Judging => Self::new(
+                StatusCode::CONFLICT,
+                "submission_being_judged",
+                "A submission is being judged, and its worker may have earned the price. Try again after the verdict.",
+            )
+            .retry_after(crate::RETRY_AFTER),
+            JobError::NoInput => Self::new(StatusCode::NOT_FOUND, "no_input", "The job was posted without an input."),
+            JobError::Idempotency(error) => error.into(),
+            JobError::Internal(error) => error.into(),
+        }
+    }
+}
+
+fn wrong_status(status: JobStatus) -> Problem {
+    let (code, detail) = match status {
+        JobStatus::Open => ("job_not_funded", "The job is not funded yet. It takes claims once its buyer has paid."),
+        JobStatus::Funded => ("job_funded", "The job is funded already."),
+        JobStatus::Resolved => ("job_resolved", "The job is resolved: a submission has passed and was paid."),
+        JobStatus::Expired => ("job_expired", "The job has expired; its escrow went back to the buyer."),
+        JobStatus::Cancelled => ("job_cancelled", "The job was cancelled by its buyer."),
+    };
+    Problem::new(StatusCode::CONFLICT, code, detail)
+}
+
+list_answer!(
+    /// Jobs.
+    JobList { jobs: JobView }
+);
+
+/// Post a job
+///
+/// It costs nothing until it is funded. `fee_bps` of the price is the platform's, the rest the worker's.
+#[utoipa::path(post, path = "/jobs", tag = "jobs", security(("api_key" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
+    request_body = NewJob, responses(
+    (status = 201, description = "Posted", body = JobView),
+    (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 403, description = "`other_agent`, `agent_only`", body = Problem),
+    (status = 409, description = "`idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_fields`, `invalid_body`, `unknown_oracle`, `not_an_oracle`, \
+        `idempotency_key_reused`", body = Problem)
+))]
+async fn create(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    OnceBody(new, once): OnceBody<NewJob>,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let created = detached(async move { control.create_job(&caller, new, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::CREATED, created))
+}
+
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SortBy {
+    #[default]
+    CreatedAt,
+    Price,
+    Expiry,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SortOrder {
+    Asc,
+    #[default]
+    Desc,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct JobQuery {
+    /// Only `open`, `funded`, `resolved`, `expired` or `cancelled` ones.
+    #[param(value_type = Option<String>)]
+    status: Option<JobStatus>,
+    /// Only this buyer's.
+    #[param(value_type = Option<String>)]
+    buyer_id: Option<AgentId>,
+    /// Only those that this worker has claimed at some time.
+    #[param(value_type = Option<String>)]
+    worker_id: Option<AgentId>,
+    /// Only those that want this kind of result.
+    artifact_type: Option<String>,
+    /// Only from this price on, in USDC.
+    #[param(value_type = Option<String>)]
+    min_price: Option<MicroUsdc>,
+    /// Only up to this price, in USDC.
+    #[param(value_type = Option<String>)]
+    max_price: Option<MicroUsdc>,
+    /// By what.
+    #[serde(default)]
+    #[param(inline, default = "created_at")]
+    sort_by: SortBy,
+    /// In which direction.
+    #[serde(default)]
+    #[param(inline, default = "desc")]
+    sort_order: SortOrder,
+    /// How many at most, 1 to 200.
+    #[serde(default = "fifty")]
+    #[param(default = 50, minimum = 1, maximum = 200)]
+    limit: u32,
+    /// How many to leave out before.
+    #[serde(default)]
+    #[param(default = 0)]
+    offset: u32,
+}
+
+/// List jobs
+///
+/// All callers see all jobs: they are offers. Filters combine; the order is stable.
+#[utoipa::path(get, path = "/jobs", tag = "jobs", security(("api_key" = [])), params(JobQuery), responses(
+    (status = 200, body = JobList),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
+))]
+async fn list(
+    State(app): State<App>,
+    _caller: Authenticated,
+    QueryOf(query): QueryOf<JobQuery>,
+) -> Result<Json<JobList>, Problem> {
+    let slice = Slice { limit: query.limit, offset: query.offset }.checked()?;
+    if query.min_price.zip(query.max_price).is_some_and(|(min, max)| min > max) {
+        let message = "must not be more than `max_price`".to_owned();
+        return Err(Invalid(vec![FieldError { field: "min_price".to_owned(), message }]).into());
+    }
+    let list = ListJobs {
+        status: query.status,
+        buyer_id: query.buyer_id,
+        worker_id: query.worker_id,
+        artifact_type: query.artifact_type,
+        min_price: query.min_price,
+        max_price: query.max_price,
+        sort_by: match query.sort_by {
+            SortBy::CreatedAt => SortJobs::CreatedAt,
+            SortBy::Price => SortJobs::Price,
+            SortBy::Expiry => SortJobs::Expiry,
+        },
+        descending: matches!(query.sort_order, SortOrder::Desc),
+        limit: slice.limit,
+        offset: slice.offset,
+    };
+    Ok(JobList::new(app.control.jobs(list).await?, slice))
+}
+
+/// Read a job
+#[utoipa::path(get, path = "/jobs/{task_id}", tag = "jobs", security(("api_key" = [])),
+    params(("task_id" = String, Path, description = "`job_…`")), responses(
+    (status = 200, body = JobView),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem)
+))]
+async fn get(
+    State(app): State<App>,
+    _caller: Authenticated,
+    PathOf(id): PathOf<JobId>,
+) -> Result<Json<JobView>, Problem> {
+    Ok(Json(app.control.job(&id).await?))
+}
+
+/// Read a job's input
+///
+/// For its buyer and for the workers who hold a claim. The answer is the JSON that was posted, to the byte.
+#[utoipa::path(get, path = "/jobs/{task_id}/input", tag = "jobs", security(("api_key" = [])),
+    params(("task_id" = String, Path, description = "`job_…`")), responses(
+    (status = 200, description = "The input: any JSON", body = serde_json::Value),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 403, description = "`not_claimed`, `agent_only`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_input`, `no_such_id`", body = Problem)
+))]
+async fn input(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+) -> Result<Response, Problem> {
+    let input = app.control.job_input(&caller, &id).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], input.0.get().to_owned()).into_response())
+}
+
+/// Fund a job
+///
+/// Moves the price from the buyer's balance into escrow and fixes the oracle, to the digest of its code.
+#[utoipa::path(post, path = "/jobs/{task_id}/fund", tag = "jobs", security(("api_key" = [])),
+    params(("task_id" = String, Path, description = "`job_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
+    (status = 200, description = "Funded: claims are taken", body = JobView),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 402, description = "`insufficient_funds`", body = Problem),
+    (status = 403, description = "`not_the_buyer`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, \
+        `idempotency_key_in_use`", body = Problem),
+    (status = 422, description = "`unknown_oracle`, `idempotency_key_reused`", body = Problem)
+))]
+async fn fund(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    Once(once): Once,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let funded = detached(async move { control.fund_job(&caller, &id, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::OK, funded))
+}
+
+/// Who claims.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Claim {
+    /// Must be the caller, where it is named at all.
+    #[schema(value_type = Option<String>)]
+    worker_id: Option<AgentId>,
+}
+
+/// Claim a job
+///
+/// Several workers may claim a job; the first whose submission passes is paid.
+#[utoipa::path(post, path = "/jobs/{task_id}/claim", tag = "jobs", security(("api_key" = [])),
+    params(("task_id" = String, Path, description = "`job_…`")), request_body = Option<Claim>, responses(
+    (status = 201, description = "Claimed", body = ClaimView),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 403, description = "`own_job`, `other_agent`, `agent_only`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`job_not_funded`, `already_claimed`, `job_resolved`, `job_expired`, \
+        `job_cancelled`", body = Problem)
+))]
+async fn claim(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    OptionalBody(claim): OptionalBody<Claim>,
+) -> Result<(StatusCode, Json<ClaimView>), Problem> {
+    let control = app.control.clone();
+    let claimed = detached(async move { control.claim_job(&caller, &id, claim.worker_id.as_ref()).await }).await?;
+    Ok((StatusCode::CREATED, Json(claimed)))
+}
+
+/// Cancel a job
+///
+/// What was in escrow goes back to the buyer. Not while a submission is judged.
+#[utoipa::path(post, path = "/jobs/{task_id}/cancel", tag = "jobs", security(("api_key" = [])),
+    params(("task_id" = String, Path, description = "`job_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
+    (status = 200, description = "Cancelled", body = JobView),
+    (status = 401, description = "`unauthorized`", body = Problem),
+    (status = 403, description = "`not_the_buyer`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`submission_being_judged`, `job_resolved`, `job_expired`, `job_cancelled`, \
+        `idempotency_key_in_use`", body = Problem)
+))]
+async fn cancel(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    Once(once): Once,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let cancelled = detached(async move { control.cancel_job(&caller, &id, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::OK, cancelled))
+}

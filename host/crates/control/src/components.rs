@@ -1,0 +1,138 @@
+//! Components: validated by the sandbox before they are stored, immutable, named by their digest.
+
+use bytes::Bytes;
+use ringfence_model::{Sha256, Timestamp};
+use ringfence_runtime::{ComponentSource, InvalidComponent, Kind};
+use ringfence_store::components::{self, Component, ComponentKind};
+use ringfence_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Answer, Caller, Control, Internal, Page};
+
+/// A stored component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComponentView {
+    /// The SHA-256 of its bytes: its name.
+    #[schema(value_type = String, example = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")]
+    pub digest: Sha256,
+    /// `bot` or `oracle`, by the world that it exports.
+    #[schema(value_type = String, example = "bot")]
+    pub kind: ComponentKind,
+    /// Its size.
+    pub size_bytes: u64,
+    /// All interfaces that it imports.
+    pub imports: Vec<String>,
+    /// The grants that it needs to be deployed.
+    pub capabilities: Vec<String>,
+    /// When it was uploaded first.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+/// Why a use case of components was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The bytes are not a component that could run here. Nothing was stored.
+    #[error(transparent)]
+    Invalid(InvalidComponent),
+    /// The caller's org has no such component.
+    #[error("there is no component with this digest")]
+    NotFound,
+    /// Not the caller's fault.
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+impl From<StoreError> for ComponentError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl From<Component> for ComponentView {
+    fn from(component: Component) -> Self {
+        Self {
+            digest: component.digest,
+            kind: component.kind,
+            size_bytes: component.size_bytes,
+            imports: component.imports,
+            capabilities: component.capabilities,
+            created_at: component.created_at,
+        }
+    }
+}
+
+/// Where the sandbox gets a component's bytes from when it has lost the compiled code.
+pub struct StoredComponents(pub Store);
+
+#[async_trait::async_trait]
+impl ComponentSource for StoredComponents {
+    async fn load(&self, digest: &Sha256) -> Result<Option<Bytes>, String> {
+        let wasm = async {
+            let mut reader = self.0.reader().await?;
+            components::wasm(&mut reader, digest).await
+        };
+        wasm.await.map(|wasm| wasm.map(Bytes::from)).map_err(|error| error.to_string())
+    }
+}
+
+impl Control {
+    /// Validates, compiles and stores a component. Uploading the same bytes again answers with what is there
+    /// (`replayed`).
+    ///
+    /// # Errors
+    /// [`ComponentError::Invalid`] says what is wrong with the bytes.
+    pub async fn upload_component(&self, caller: &Caller, wasm: Bytes) -> Result<Answer<ComponentView>, ComponentError> {
+        let digest = Sha256::of(&wasm);
+        let mut reader = self.store.reader().await?;
+        let known = components::get(&mut reader, caller.org(), &digest).await?;
+        drop(reader);
+        if let Some(known) = known {
+            return Ok(Answer::replay(known.into()));
+        }
+        let info = self.runtime.prepare(wasm.clone()).await.map_err(ComponentError::Invalid)?;
+        let component = Component {
+            org_id: caller.org().clone(),
+            digest,
+            kind: match info.kind {
+                Kind::Bot => ComponentKind::Bot,
+                Kind::Oracle => ComponentKind::Oracle,
+            },
+            size_bytes: info.size_bytes,
+            imports: info.imports,
+            capabilities: info.capabilities,
+            created_at: self.clock.now(),
+        };
+        let mut tx = self.store.begin().await?;
+        let new = components::insert(&mut tx, &component, &wasm).await?;
+        let stored = components::get(&mut tx, caller.org(), &digest).await?;
+        tx.commit().await?;
+        let view = stored.map_or_else(|| component.into(), ComponentView::from);
+        Ok(if new { Answer::new(view) } else { Answer::replay(view) })
+    }
+
+    /// A component of the caller's org.
+    ///
+    /// # Errors
+    /// [`ComponentError::NotFound`].
+    pub async fn component(&self, caller: &Caller, digest: &Sha256) -> Result<ComponentView, ComponentError> {
+        let mut reader = self.store.reader().await?;
+        let found = components::get(&mut reader, caller.org(), digest).await?;
+        Ok(found.ok_or(ComponentError::NotFound)?.into())
+    }
+
+    /// The components of the caller's org, newest first.
+    ///
+    /// # Errors
+    /// [`ComponentError::Internal`] only.
+    pub async fn components(
+        &self,
+        caller: &Caller,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Page<ComponentView>, ComponentError> {
+        let mut reader = self.store.reader().await?;
+        Ok(Page::of(components::list(&mut reader, caller.org(), limit, offset).await?, Into::into))
+    }
+}

@@ -1,0 +1,69 @@
+use ringfence_model::{EventId, JobId, OrgId};
+use ringfence_store::{Tx, outbox};
+use serde_json::Value;
+
+use crate::{Control, Internal};
+
+/// The events of the market, by the names under which they are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventName {
+    /// `job.created`
+    JobCreated,
+    /// `job.funded`
+    JobFunded,
+    /// `job.claimed`
+    JobClaimed,
+    /// `job.resolved`
+    JobResolved,
+    /// `job.expired`
+    JobExpired,
+    /// `job.cancelled`
+    JobCancelled,
+    /// `submission.created`
+    SubmissionCreated,
+    /// `submission.completed`: judged or closed.
+    SubmissionCompleted,
+    /// `payout.completed`
+    PayoutCompleted,
+}
+
+impl EventName {
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JobCreated => "job.created",
+            Self::JobFunded => "job.funded",
+            Self::JobClaimed => "job.claimed",
+            Self::JobResolved => "job.resolved",
+            Self::JobExpired => "job.expired",
+            Self::JobCancelled => "job.cancelled",
+            Self::SubmissionCreated => "submission.created",
+            Self::SubmissionCompleted => "submission.completed",
+            Self::PayoutCompleted => "payout.completed",
+        }
+    }
+}
+
+impl Control {
+    /// Writes an event in the transaction of the change that it tells of.
+    pub(crate) async fn emit(
+        &self,
+        tx: &mut Tx,
+        event: EventName,
+        (org, other): (&OrgId, Option<&OrgId>),
+        job: &JobId,
+        data: Value,
+    ) -> Result<(), Internal> {
+        let event = outbox::Event {
+            id: EventId::new(&*self.clock, &*self.rng),
+            org_id: org.clone(),
+            other_org_id: other.filter(|other| *other != org).cloned(),
+            event: event.as_str().to_owned(),
+            task_id: Some(job.clone()),
+            data,
+            created_at: self.clock.now(),
+        };
+        Ok(outbox::insert(tx, &event).await?)
+    }
+}

@@ -1,0 +1,635 @@
+//! Jobs: posted by a buyer, paid into escrow, claimed by workers, ended by a verdict, the clock or the buyer.
+//!
+//! Each use case is one transaction: the state, the money, the event and the next step on the queue, or none.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ringfence_model::{
+    AgentId, BotId, BotStatus, FeeBps, JobEvent, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256, SubmissionId,
+    Timestamp, hex,
+};
+use ringfence_runtime::Limits;
+use ringfence_store::components::ComponentKind;
+use ringfence_store::jobs::{self, Job, JobFilter};
+use ringfence_store::ledger::TransferKind;
+use ringfence_store::submissions::Participant;
+use ringfence_store::{StoreError, Tx, accounts, bots, queue, submissions};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+pub use ringfence_store::jobs::JobSort as SortJobs;
+
+use crate::accounts::NO_WALLET;
+use crate::error::Checks;
+use crate::idempotency::Once;
+use crate::ledger::{InsufficientFunds, Movement};
+use crate::worker::TaskKind;
+use crate::{Answer, Caller, Control, EventName, Idempotency, IdempotencyError, Internal, Invalid, Page};
+
+/// How long a job runs whose buyer sets no expiry.
+const DEFAULT_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How far ahead an expiry may lie.
+const MAX_EXPIRY: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// A job to be posted.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewJob {
+    /// Must be the caller, where it is named at all.
+    #[schema(value_type = Option<String>)]
+    pub buyer_id: Option<AgentId>,
+    /// 1 to 200 characters.
+    pub title: String,
+    /// Up to 20,000 characters.
+    #[serde(default)]
+    pub description: String,
+    /// What makes a result good: 1 to 50,000 characters. Workers and the oracle read it.
+    pub rubric: String,
+    /// What is paid for the first submission that passes, fee included, in USDC.
+    #[schema(value_type = String, example = "25.00")]
+    pub price: MicroUsdc,
+    /// What kind of result is wanted: 1 to 32 lower-case letters, digits, `_` and `-`.
+    #[schema(example = "json")]
+    pub artifact_type: String,
+    /// Until when submissions are taken; a week from now if absent, a year at most.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expiry: Option<Timestamp>,
+    /// How many submissions are taken in all, 1 to 1,000; 100 if absent.
+    pub max_submissions: Option<u32>,
+    /// How often a worker may try again after its first attempt, 0 to 100; 3 if absent.
+    pub max_retries: Option<u32>,
+    /// The platform's share in basis points, 0 to 10,000; the platform's own default if absent.
+    #[schema(value_type = Option<u16>)]
+    pub fee_bps: Option<FeeBps>,
+    /// The oracle that judges: a bot of the buyer's org whose component is an oracle.
+    #[schema(value_type = String)]
+    pub oracle: BotId,
+    /// The data to work on: any JSON. The workers who claim the job, and the oracle, can read it.
+    #[schema(value_type = Option<Value>)]
+    pub input: Option<Box<RawValue>>,
+}
+
+/// What judges a job, fixed when the job is funded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OraclePinView {
+    /// The oracle.
+    #[schema(value_type = String)]
+    pub bot_id: BotId,
+    /// Its version then.
+    pub version: u32,
+    /// Its component.
+    #[schema(value_type = String)]
+    pub component: Sha256,
+    /// Its configuration.
+    pub config: BTreeMap<String, String>,
+    /// What each evaluation may use.
+    #[schema(value_type = Object)]
+    pub limits: Limits,
+}
+
+/// The pin as it is stored: with what nobody may know before the job has ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OraclePin {
+    #[serde(flatten)]
+    pub(crate) view: OraclePinView,
+    /// 32 bytes in hexadecimal: the oracle's randomness derives from it and from the submission, so that a worker
+    /// cannot search for a submission that is lucky.
+    pub(crate) seed_secret: String,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    /// The job.
+    #[schema(value_type = String)]
+    pub task_id: JobId,
+    /// Who posted it and pays for it.
+    #[schema(value_type = String)]
+    pub buyer_id: AgentId,
+    /// What it is called.
+    pub title: String,
+    /// What is wanted.
+    pub description: String,
+    /// What makes a result good.
+    pub rubric: String,
+    /// What kind of result is wanted.
+    pub artifact_type: String,
+    /// What is paid for it, fee included.
+    #[schema(value_type = String, example = "25.000000")]
+    pub price: MicroUsdc,
+    /// The platform's share in basis points.
+    #[schema(value_type = u16)]
+    pub fee_bps: FeeBps,
+    /// What the worker gets of the price.
+    #[schema(value_type = String, example = "20.000000")]
+    pub payout: MicroUsdc,
+    /// Until when submissions are taken.
+    #[schema(value_type = String, format = DateTime)]
+    pub expiry: Timestamp,
+    /// How many submissions are taken in all.
+    pub max_submissions: u32,
+    /// How often a worker may try again.
+    pub max_retries: u32,
+    /// `open`, `funded`, `resolved`, `expired` or `cancelled`.
+    #[schema(value_type = String, example = "funded")]
+    pub status: JobStatus,
+    /// The oracle that the buyer named.
+    #[schema(value_type = String)]
+    pub oracle_id: BotId,
+    /// What judges, exactly; from the funding on.
+    pub oracle: Option<OraclePinView>,
+    /// The digest of the job's input, if it has one.
+    #[schema(value_type = Option<String>)]
+    pub input_digest: Option<Sha256>,
+    /// What was paid into escrow.
+    #[schema(value_type = Option<String>)]
+    pub deposit_amount: Option<MicroUsdc>,
+    /// What the buyer got back.
+    #[schema(value_type = Option<String>)]
+    pub refunded_amount: Option<MicroUsdc>,
+    /// The submission that won.
+    #[schema(value_type = Option<String>)]
+    pub winning_submission_id: Option<SubmissionId>,
+    /// Whose it was.
+    #[schema(value_type = Option<String>)]
+    pub worker_id: Option<AgentId>,
+    /// `pending`, `success`, `failed` or `skipped`, once resolved.
+    #[schema(value_type = Option<String>)]
+    pub payout_status: Option<PayoutStatus>,
+    /// When it was posted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+    /// When it was funded.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub funded_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Which jobs to list, and how.
+#[derive(Debug, Clone)]
+pub struct ListJobs {
+    /// Only these.
+    pub status: Option<JobStatus>,
+    /// Only this buyer's.
+    pub buyer_id: Option<AgentId>,
+    /// Only those that this worker has claimed at some time.
+    pub worker_id: Option<AgentId>,
+    /// Only these.
+    pub artifact_type: Option<String>,
+    /// Only from this price on.
+    pub min_price: Option<MicroUsdc>,
+    /// Only up to this price.
+    pub max_price: Option<MicroUsdc>,
+    /// By what.
+    pub sort_by: SortJobs,
+    /// Greatest first.
+    pub descending: bool,
+    /// How many at most.
+    pub limit: u32,
+    /// How many to leave out before.
+    pub offset: u32,
+}
+
+/// A claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClaimView {
+    /// The job.
+    #[schema(value_type = String)]
+    pub task_id: JobId,
+    /// Who claimed it.
+    #[schema(value_type = String)]
+    pub worker_id: AgentId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub claimed_at: Timestamp,
+    /// What the worker should know.
+    pub warnings: Vec<String>,
+}
+
+/// A job's input.
+pub struct JobInputView(pub Box<RawValue>);
+
+/// Why a use case of jobs was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Some fields are not as they must be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No such job.
+    #[error("there is no job with this id")]
+    NotFound,
+    /// Only agents trade.
+    #[error("only an agent can do this; the caller is an operator")]
+    NotAnAgent,
+    /// The request names another agent than the caller.
+    #[error("the request names another agent than the one whose key was used")]
+    OtherAgent,
+    /// Someone else's job.
+    #[error("only the job's buyer can do this")]
+    NotBuyer,
+    /// One's own job, or one's own org's.
+    #[error("an org cannot work on its own job")]
+    OwnJob,
+    /// The buyer's org has no such bot.
+    #[error("there is no oracle with this id in your org")]
+    NoSuchOracle,
+    /// The bot is not an oracle.
+    #[error("this bot's component is not an oracle")]
+    NotAnOracle,
+    /// The job is in a state in which this cannot be done.
+    #[error("not possible while the job is `{status}`")]
+    WrongStatus {
+        /// The job's state.
+        status: JobStatus,
+    },
+    /// The job's time is up.
+    #[error("the job expired at {expiry}")]
+    Expired {
+        /// When.
+        expiry: Timestamp,
+    },
+    /// The buyer has less than the price.
+    #[error("the balance of {available} USDC does not cover the price of {price} USDC")]
+    InsufficientFunds {
+        /// What the buyer has.
+        available: MicroUsdc,
+        /// What the job costs.
+        price: MicroUsdc,
+    },
+    /// The worker holds a claim already.
+    #[error("the job is claimed by this worker already")]
+    AlreadyClaimed,
+    /// The worker has not claimed the job.
+    #[error("the job must be claimed first")]
+    NotClaimed,
+    /// The oracle is at work.
+    #[error("a submission is being judged")]
+    Judging,
+    /// The job has no input.
+    #[error("the job has no input")]
+    NoInput,
+    /// The client's idempotency key stands in the way.
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    /// Not the caller's fault.
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl Control {
+    /// Posts a job. It costs nothing until it is funded.
+    ///
+    /// # Errors
+    /// [`JobError::Invalid`] names every field that is not as it must be.
+    pub async fn create_job(
+        &self,
+        caller: &Caller,
+        new: NewJob,
+        once: Option<&Idempotency>,
+    ) -> Result<Answer<JobView>, JobError> {
+        let buyer = caller.agent().ok_or(JobError::NotAnAgent)?;
+        if new.buyer_id.as_ref().is_some_and(|named| named != buyer) {
+            return Err(JobError::OtherAgent);
+        }
+        let now = self.clock.now();
+        let expiry = new.expiry.unwrap_or_else(|| now.plus(DEFAULT_EXPIRY));
+        let (max_submissions, max_retries) = (new.max_submissions.unwrap_or(100), new.max_retries.unwrap_or(3));
+        check_new_job(&new, now, expiry, max_submissions, max_retries)?;
+
+        let mut tx = self.store.begin().await?;
+        if let Once::Done(view) = self.begin_once::<_, JobError>(&mut tx, caller, once).await? {
+            return Ok(Answer::replay(view));
+        }
+        self.usable_oracle(&mut tx, caller, &new.oracle).await?;
+        let job = Job {
+            id: JobId::new(&*self.clock, &*self.rng),
+            org_id: caller.org().clone(),
+            buyer_id: buyer.clone(),
+            title: new.title,
+            description: new.description,
+            rubric: new.rubric,
+            artifact_type: new.artifact_type,
+            price: new.price,
+            fee_bps: new.fee_bps.unwrap_or(self.settings.platform_fee),
+            expiry,
+            max_submissions,
+            max_retries,
+            status: JobStatus::Open,
+            oracle_bot_id: new.oracle,
+            oracle_pin: None,
+            input_digest: new.input.as_ref().map(|input| Sha256::of(input.get().as_bytes())),
+            deposit_amount: None,
+            refunded_amount: None,
+            winning_submission_id: None,
+            worker_id: None,
+            worker_org_id: None,
+            payout_status: None,
+            created_at: now,
+            updated_at: now,
+            funded_at: None,
+            ended_at: None,
+        };
+        jobs::insert(&mut tx, &job, new.input.as_deref().map(RawValue::get)).await?;
+        self.enqueue(&mut tx, TaskKind::Expire, &job.org_id, job.id.as_str(), expiry, json!({})).await?;
+        self.emit(&mut tx, EventName::JobCreated, (&job.org_id, None), &job.id, json!({ "price": job.price })).await?;
+        let view = job_view(job)?;
+        self.finish_once(&mut tx, caller, once, &view).await?;
+        tx.commit().await?;
+        self.queue_bell.notify_one();
+        Ok(Answer::new(view))
+    }
+
+    /// A job. Every caller may see it: it is an offer.
+    ///
+    /// # Errors
+    /// [`JobError::NotFound`].
+    pub async fn job(&self, id: &JobId) -> Result<JobView, JobError> {
+        let mut reader = self.store.reader().await?;
+        Ok(job_view(jobs::get(&mut reader, id).await?.ok_or(JobError::NotFound)?)?)
+    }
+
+    /// Jobs, filtered and sorted.
+    ///
+    /// # Errors
+    /// [`JobError::Internal`] only.
+    pub async fn jobs(&self, list: ListJobs) -> Result<Page<JobView>, JobError> {
+        let filter = JobFilter {
+            status: list.status,
+            buyer_id: list.buyer_id,
+            worker_id: list.worker_id,
+            artifact_type: list.artifact_type,
+            min_price: list.min_price,
+            max_price: list.max_price,
+            sort_by: list.sort_by,
+            descending: list.descending,
+            limit: list.limit,
+            offset: list.offset,
+        };
+        let mut reader = self.store.reader().await?;
+        let page = jobs::list(&mut reader, &filter).await?;
+        let items = page.items.into_iter().map(job_view).collect::<Result<_, _>>()?;
+        Ok(Page { items, total: page.total })
+    }
+
+    /// The data that the job is about: for its buyer and for the workers who hold a claim.
+    ///
+    /// # Errors
+    /// [`JobError::NotClaimed`] for everyone else.
+    pub async fn job_input(&self, caller: &Caller, id: &JobId) -> Result<JobInputView, JobError> {
+        let mut reader = self.store.reader().await?;
+        let job = jobs::get(&mut reader, id).await?.ok_or(JobError::NotFound)?;
+        let agent = caller.agent().ok_or(JobError::NotAnAgent)?;
+        if job.buyer_id != *agent && !submissions::is_participant(&mut reader, id, agent).await? {
+            return Err(JobError::NotClaimed);
+        }
+        let input = jobs::input(&mut reader, id).await?.ok_or(JobError::NoInput)?;
+        Ok(JobInputView(RawValue::from_string(input).map_err(Internal::from)?))
+    }
+
+    /// Moves the price from the buyer's balance into the job's escrow, and fixes the oracle.
+    ///
+    /// # Errors
+    /// [`JobError::InsufficientFunds`]; [`JobError::WrongStatus`] if the job is not open.
+    pub async fn fund_job(
+        &self,
+        caller: &Caller,
+        id: &JobId,
+        once: Option<&Idempotency>,
+    ) -> Result<Answer<JobView>, JobError> {
+        let mut tx = self.store.begin().await?;
+        if let Once::Done(view) = self.begin_once::<_, JobError>(&mut tx, caller, once).await? {
+            return Ok(Answer::replay(view));
+        }
+        let job = own_job(&mut tx, caller, id).await?;
+        let now = self.clock.now();
+        job.status.transition(JobEvent::Fund).map_err(|_| JobError::WrongStatus { status: job.status })?;
+        if job.expiry <= now {
+            return Err(JobError::Expired { expiry: job.expiry });
+        }
+        let oracle = self.usable_oracle(&mut tx, caller, &job.oracle_bot_id).await?;
+        let mut secret = [0; 32];
+        self.rng.fill(&mut secret);
+        let pin = OraclePin {
+            view: OraclePinView {
+                bot_id: oracle.id,
+                version: oracle.version,
+                component: oracle.component_digest,
+                config: oracle.config,
+                limits: serde_json::from_value(oracle.limits).map_err(Internal::from)?,
+            },
+            seed_secret: hex(&secret),
+        };
+
+        let account = self.agent_account(&mut tx, &job.org_id, &job.buyer_id).await?;
+        let escrow = self.escrow_account(&mut tx, &job.org_id, id).await?;
+        let movement = Movement {
+            kind: TransferKind::Fund,
+            from: &account.id,
+            to: &escrow.id,
+            amount: job.price,
+            job: Some(id),
+            subject: id.as_str(),
+        };
+        if let Err(InsufficientFunds) = self.book(&mut tx, &job.org_id, movement).await? {
+            let available = MicroUsdc::from_micros(account.balance_micros).unwrap_or(MicroUsdc::ZERO);
+            return Err(JobError::InsufficientFunds { available, price: job.price });
+        }
+        let pin = serde_json::to_value(pin).map_err(Internal::from)?;
+        if !jobs::fund(&mut tx, id, &pin, job.price, now).await? {
+            return Err(Internal::Invariant("a locked job changed its status").into());
+        }
+        let data = json!({ "amount": job.price });
+        self.emit(&mut tx, EventName::JobFunded, (&job.org_id, None), id, data).await?;
+        let view = reread(&mut tx, id).await?;
+        self.finish_once(&mut tx, caller, once, &view).await?;
+        tx.commit().await?;
+        Ok(Answer::new(view))
+    }
+
+    /// Takes part in a job. Several workers may; the first whose submission passes wins.
+    ///
+    /// # Errors
+    /// [`JobError::WrongStatus`] unless the job is funded; [`JobError::OwnJob`]; [`JobError::AlreadyClaimed`].
+    pub async fn claim_job(
+        &self,
+        caller: &Caller,
+        id: &JobId,
+        worker_id: Option<&AgentId>,
+    ) -> Result<ClaimView, JobError> {
+        let worker = caller.agent().ok_or(JobError::NotAnAgent)?;
+        if worker_id.is_some_and(|named| named != worker) {
+            return Err(JobError::OtherAgent);
+        }
+        let mut tx = self.store.begin().await?;
+        let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
+        self.takes_work(&job)?;
+        if job.org_id == *caller.org() {
+            return Err(JobError::OwnJob);
+        }
+        let claimed_at = self.clock.now();
+        let participant = Participant {
+            id: SubmissionId::new(&*self.clock, &*self.rng).as_str().replace("sub_", "claim_"),
+            job_id: id.clone(),
+            worker_id: worker.clone(),
+            org_id: caller.org().clone(),
+            buyer_org_id: job.org_id.clone(),
+            claimed_at,
+            unclaimed_at: None,
+        };
+        if !submissions::claim(&mut tx, &participant).await? {
+            return Err(JobError::AlreadyClaimed);
+        }
+        let data = json!({ "worker_id": worker });
+        self.emit(&mut tx, EventName::JobClaimed, (&job.org_id, Some(caller.org())), id, data).await?;
+        let profile = accounts::agent(&mut tx, worker).await?;
+        tx.commit().await?;
+        let has_wallet = profile.is_some_and(|agent| agent.wallet_address.is_some());
+        let warnings = if has_wallet { Vec::new() } else { vec![NO_WALLET.to_owned()] };
+        Ok(ClaimView { task_id: id.clone(), worker_id: worker.clone(), claimed_at, warnings })
+    }
+
+    /// Calls a job off; what was in escrow goes back to the buyer.
+    ///
+    /// # Errors
+    /// [`JobError::Judging`] while a submission is judged; [`JobError::WrongStatus`] once the job has ended.
+    pub async fn cancel_job(
+        &self,
+        caller: &Caller,
+        id: &JobId,
+        once: Option<&Idempotency>,
+    ) -> Result<Answer<JobView>, JobError> {
+        let mut tx = self.store.begin().await?;
+        if let Once::Done(view) = self.begin_once::<_, JobError>(&mut tx, caller, once).await? {
+            return Ok(Answer::replay(view));
+        }
+        let job = own_job(&mut tx, caller, id).await?;
+        job.status.transition(JobEvent::Cancel).map_err(|_| JobError::WrongStatus { status: job.status })?;
+        if submissions::judging_count(&mut tx, id).await? > 0 {
+            return Err(JobError::Judging);
+        }
+        self.end_unresolved(&mut tx, &job, JobStatus::Cancelled, EventName::JobCancelled).await?;
+        let view = reread(&mut tx, id).await?;
+        self.finish_once(&mut tx, caller, once, &view).await?;
+        tx.commit().await?;
+        Ok(Answer::new(view))
+    }
+
+    /// Ends a job that nobody won: gives the escrow back and tells of it. The job is locked and nothing is judged.
+    pub(crate) async fn end_unresolved(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        to: JobStatus,
+        event: EventName,
+    ) -> Result<(), Internal> {
+        let refunded = match job.status {
+            JobStatus::Funded => Some(self.refund(tx, &job.org_id, &job.id, &job.buyer_id).await?),
+            _ => None,
+        };
+        if !jobs::end(tx, &job.id, to, job.status, refunded, self.clock.now()).await? {
+            return Err(Internal::Invariant("a locked job changed its status"));
+        }
+        queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
+        self.emit(tx, event, (&job.org_id, None), &job.id, json!({ "refunded_amount": refunded })).await
+    }
+
+    /// Whether claims and submissions are taken.
+    pub(crate) fn takes_work(&self, job: &Job) -> Result<(), JobError> {
+        if job.status != JobStatus::Funded {
+            return Err(JobError::WrongStatus { status: job.status });
+        }
+        if job.expiry <= self.clock.now() {
+            return Err(JobError::Expired { expiry: job.expiry });
+        }
+        Ok(())
+    }
+
+    async fn usable_oracle(&self, tx: &mut Tx, caller: &Caller, id: &BotId) -> Result<bots::Bot, JobError> {
+        let oracle = bots::get(tx, id).await?;
+        let oracle = oracle.filter(|bot| bot.org_id == *caller.org() && bot.status == BotStatus::Running);
+        let oracle = oracle.ok_or(JobError::NoSuchOracle)?;
+        if oracle.kind == ComponentKind::Oracle { Ok(oracle) } else { Err(JobError::NotAnOracle) }
+    }
+}
+
+fn check_new_job(
+    new: &NewJob,
+    now: Timestamp,
+    expiry: Timestamp,
+    max_submissions: u32,
+    max_retries: u32,
+) -> Result<(), Invalid> {
+    let mut checks = Checks::default();
+    checks.text("title", &new.title, 1, 200);
+    checks.text("description", &new.description, 0, 20_000);
+    checks.text("rubric", &new.rubric, 1, 50_000);
+    checks.require(new.price > MicroUsdc::ZERO, "price", "must be more than zero");
+    let kind = new.artifact_type.as_bytes();
+    let kind_holds = (1..=32).contains(&kind.len())
+        && kind.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));
+    checks.require(kind_holds, "artifact_type", "must have 1 to 32 lower-case letters, digits, `_` and `-`");
+    checks.require(expiry > now, "expiry", "must lie in the future");
+    checks.require(expiry <= now.plus(MAX_EXPIRY), "expiry", "must lie within 366 days from now");
+    checks.require((1..=1000).contains(&max_submissions), "max_submissions", "must be 1 to 1000");
+    checks.require(max_retries <= 100, "max_retries", "must be 0 to 100");
+    checks.done()
+}
+
+/// The caller's own job, locked until the transaction ends.
+async fn own_job(tx: &mut Tx, caller: &Caller, id: &JobId) -> Result<Job, JobError> {
+    let job = jobs::lock(tx, id).await?.ok_or(JobError::NotFound)?;
+    if caller.agent() == Some(&job.buyer_id) { Ok(job) } else { Err(JobError::NotBuyer) }
+}
+
+async fn reread(tx: &mut Tx, id: &JobId) -> Result<JobView, JobError> {
+    Ok(job_view(jobs::get(tx, id).await?.ok_or(JobError::NotFound)?)?)
+}
+
+pub(crate) fn pin_of(job: &Job) -> Result<Option<OraclePin>, Internal> {
+    Ok(job.oracle_pin.clone().map(serde_json::from_value).transpose()?)
+}
+
+fn job_view(job: Job) -> Result<JobView, Internal> {
+    let oracle = pin_of(&job)?.map(|pin| pin.view);
+    Ok(JobView {
+        payout: job.fee_bps.split(job.price).payout,
+        task_id: job.id,
+        buyer_id: job.buyer_id,
+        title: job.title,
+        description: job.description,
+        rubric: job.rubric,
+        artifact_type: job.artifact_type,
+        price: job.price,
+        fee_bps: job.fee_bps,
+        expiry: job.expiry,
+        max_submissions: job.max_submissions,
+        max_retries: job.max_retries,
+        status: job.status,
+        oracle_id: job.oracle_bot_id,
+        oracle,
+        input_digest: job.input_digest,
+        deposit_amount: job.deposit_amount,
+        refunded_amount: job.refunded_amount,
+        winning_submission_id: job.winning_submission_id,
+        worker_id: job.worker_id,
+        payout_status: job.payout_status,
+        created_at: job.created_at,
+        updated_at: job.updated_at,
+        funded_at: job.funded_at,
+        ended_at: job.ended_at,
+    })
+}

@@ -1,0 +1,295 @@
+//! Evaluation: an oracle judges a submission inside the sandbox, and the verdict moves the money.
+//!
+//! The oracle runs outside of any transaction. What it said is written in one transaction that first makes sure
+//! that this attempt still holds its lease: a late attempt, on this host or another, writes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_model::{InvocationId, JobEvent, PayoutStatus, Sha256, SubmissionEvent, SubmissionId, SubmissionStatus};
+use ringfence_runtime::{CallError, Invocation, Limits, OracleCall, Outcome, Verdict};
+use ringfence_store::jobs::{self, Job};
+use ringfence_store::queue::{self, Leased};
+use ringfence_store::submissions::{self, Judgement, Submission};
+use ringfence_store::{Tx, invocations};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::bots::{lines_row, usage_row};
+use crate::jobs::{OraclePin, pin_of};
+use crate::submissions::{StepView, can_win};
+use crate::worker::{Done, TaskKind};
+use crate::{Control, EventName, Internal};
+
+/// How often an oracle may fail to judge one submission before it is given up.
+const MAX_FAULTS: u32 = 2;
+
+/// How often an evaluation is tried that never got to run, before the worker is told.
+const MAX_ATTEMPTS: u32 = 8;
+
+/// What the queue keeps of an evaluation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Payload {
+    /// How often the oracle has failed to judge.
+    faults: u32,
+}
+
+/// What the oracle was given, in the order in which its digest is taken.
+#[derive(Serialize)]
+struct OracleInput<'a> {
+    job: &'a ringfence_runtime::Job,
+    submission: &'a ringfence_runtime::Submission,
+}
+
+impl Control {
+    /// Judges the submission that `task` is about.
+    pub(crate) async fn evaluate(&self, task: &Leased) -> Result<Done, Internal> {
+        let id: SubmissionId =
+            task.subject_id.parse().map_err(|_| Internal::Invariant("an evaluation is about a submission"))?;
+        let mut reader = self.store.reader().await?;
+        let submission = submissions::get(&mut reader, &id).await?;
+        let submission = submission.ok_or(Internal::Invariant("a submission vanished"))?;
+        let job = jobs::get(&mut reader, &submission.job_id).await?;
+        let job = job.ok_or(Internal::Invariant("a job vanished"))?;
+        if !can_win(job.status, submission.status) {
+            return Ok(Done::Finished);
+        }
+        let input = jobs::input(&mut reader, &job.id).await?;
+        drop(reader);
+        let pin = pin_of(&job)?.ok_or(Internal::Invariant("a funded job has its oracle"))?;
+
+        let call = self.oracle_call(&job, &submission, &pin, input)?;
+        let given = serde_json::to_vec(&OracleInput { job: &call.job, submission: &call.submission })?;
+        let started_at = self.clock.now();
+        match self.runtime.call_oracle(call).await {
+            Ok(called) => {
+                let row = invocations::Invocation {
+                    id: InvocationId::new(&*self.clock, &*self.rng),
+                    org_id: job.org_id.clone(),
+                    bot_id: pin.view.bot_id.clone(),
+                    bot_version: pin.view.version,
+                    component_digest: pin.view.component,
+                    submission_id: Some(submission.id.clone()),
+                    outcome: called.outcome.as_str().to_owned(),
+                    detail: called.failure.as_ref().map(|failure| failure.message.clone()).or(called.detail.clone()),
+                    input_digest: Sha256::of(&given),
+                    output_digest: called
+                        .output
+                        .as_ref()
+                        .map(|verdict| serde_json::to_vec(verdict).map(|bytes| Sha256::of(&bytes)))
+                        .transpose()?,
+                    limits: serde_json::to_value(&pin.view.limits)?,
+                    engine: ringfence_runtime::Runtime::engine_version().to_owned(),
+                    usage: usage_row(&called.usage),
+                    started_at,
+                };
+                self.conclude(task, &submission, row, called).await
+            }
+            Err(error) if task.attempt >= MAX_ATTEMPTS => {
+                let why = format!("The oracle could not be started ({error}). This attempt does not count.");
+                self.give_up(task, &submission, "unavailable", why).await
+            }
+            Err(error) => {
+                let after = match &error {
+                    CallError::Busy { retry_after_ms } => Duration::from_millis(*retry_after_ms),
+                    _ => Duration::from_secs(1 << task.attempt.min(6)),
+                };
+                Ok(Done::Again { after, why: error.to_string() })
+            }
+        }
+    }
+
+    fn oracle_call(
+        &self,
+        job: &Job,
+        submission: &Submission,
+        pin: &OraclePin,
+        input: Option<String>,
+    ) -> Result<OracleCall, Internal> {
+        let timeout_ms = u64::try_from(self.settings.oracle_timeout.as_millis()).unwrap_or(u64::MAX);
+        let limits = &pin.view.limits;
+        let limits = Limits { wall_time_ms: limits.wall_time_ms.min(timeout_ms), ..limits.clone() };
+        let submitted_at_us = u64::try_from(submission.created_at.as_micros())
+            .map_err(|_| Internal::Invariant("a submission was made before 1970"))?;
+        let seed = format!("{}:{}", pin.seed_secret, submission.content_digest);
+        Ok(OracleCall {
+            digest: pin.view.component,
+            job: ringfence_runtime::Job {
+                id: job.id.to_string(),
+                title: job.title.clone(),
+                description: job.description.clone(),
+                rubric: job.rubric.clone(),
+                artifact_type: job.artifact_type.clone(),
+                input,
+            },
+            submission: ringfence_runtime::Submission {
+                id: submission.id.to_string(),
+                attempt: submission.attempt,
+                content: submission.content.clone(),
+                submitted_at_us,
+            },
+            limits,
+            config: Arc::new(pin.view.config.clone()),
+            seed: *Sha256::of(seed.as_bytes()).as_bytes(),
+        })
+    }
+
+    /// Writes what the oracle said, if this attempt may still speak for it.
+    async fn conclude(
+        &self,
+        task: &Leased,
+        submission: &Submission,
+        row: invocations::Invocation,
+        called: Invocation<Verdict>,
+    ) -> Result<Done, Internal> {
+        let mut tx = self.store.begin().await?;
+        let Some(job) = self.still_ours(&mut tx, task, submission).await? else { return Ok(Done::Lost) };
+        invocations::insert(&mut tx, &row, &lines_row(&called.logs)?).await?;
+        match called.output {
+            Some(verdict) if called.outcome == Outcome::Completed => {
+                self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
+                queue::finish(&mut tx, &task.id, task.attempt).await?;
+            }
+            _ => {
+                let payload: Payload = serde_json::from_value(task.payload.clone())?;
+                let faults = payload.faults.saturating_add(1);
+                queue::finish(&mut tx, &task.id, task.attempt).await?;
+                if faults < MAX_FAULTS {
+                    let payload = serde_json::to_value(Payload { faults })?;
+                    let (kind, now) = (TaskKind::Evaluate, self.clock.now());
+                    self.enqueue(&mut tx, kind, &job.org_id, submission.id.as_str(), now, payload).await?;
+                } else {
+                    let judgement = Judgement {
+                        score: None,
+                        reason: fault_reason(called.outcome, row.detail.as_deref()),
+                        steps: None,
+                        oracle_fault: Some(called.outcome.as_str().to_owned()),
+                        invocation_id: Some(row.id),
+                    };
+                    self.fail(&mut tx, &job, submission, judgement).await?;
+                }
+            }
+        }
+        tx.commit().await?;
+        self.queue_bell.notify_one();
+        Ok(Done::Settled)
+    }
+
+    /// Ends a submission whose oracle never got to judge.
+    async fn give_up(
+        &self,
+        task: &Leased,
+        submission: &Submission,
+        fault: &str,
+        reason: String,
+    ) -> Result<Done, Internal> {
+        let mut tx = self.store.begin().await?;
+        let Some(job) = self.still_ours(&mut tx, task, submission).await? else { return Ok(Done::Lost) };
+        let judgement =
+            Judgement { score: None, reason, steps: None, oracle_fault: Some(fault.to_owned()), invocation_id: None };
+        self.fail(&mut tx, &job, submission, judgement).await?;
+        queue::finish(&mut tx, &task.id, task.attempt).await?;
+        tx.commit().await?;
+        Ok(Done::Settled)
+    }
+
+    /// Locks the job, then makes sure that this attempt holds its lease and that there is something left to judge.
+    async fn still_ours(&self, tx: &mut Tx, task: &Leased, submission: &Submission) -> Result<Option<Job>, Internal> {
+        let job = jobs::lock(tx, &submission.job_id).await?.ok_or(Internal::Invariant("a job vanished"))?;
+        if !queue::holds(tx, &task.id, task.attempt).await? {
+            return Ok(None);
+        }
+        let current = submissions::get(tx, &submission.id).await?;
+        let current = current.ok_or(Internal::Invariant("a submission vanished"))?;
+        if can_win(job.status, current.status) {
+            return Ok(Some(job));
+        }
+        Err(Internal::Invariant("a job ended while its submission was judged"))
+    }
+
+    async fn give_verdict(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        submission: &Submission,
+        invocation: &InvocationId,
+        verdict: Verdict,
+    ) -> Result<(), Internal> {
+        let steps: Vec<StepView> = verdict
+            .steps
+            .into_iter()
+            .map(|step| StepView { name: step.name, passed: step.passed, detail: step.detail })
+            .collect();
+        let judgement = Judgement {
+            score: Some(verdict.score),
+            reason: verdict.reason,
+            steps: Some(serde_json::to_value(steps)?),
+            oracle_fault: None,
+            invocation_id: Some(invocation.clone()),
+        };
+        if !verdict.passed {
+            return self.fail(tx, job, submission, judgement).await;
+        }
+        let now = self.clock.now();
+        submission
+            .status
+            .transition(SubmissionEvent::Pass)
+            .and(job.status.transition(JobEvent::Resolve).map(|_| SubmissionStatus::Passed))
+            .map_err(|_| Internal::Invariant("a verdict came for what had ended"))?;
+        // First pass wins: both updates are conditional, and the job is locked.
+        let won = submissions::judged(tx, &submission.id, SubmissionStatus::Passed, &judgement, now).await?
+            && jobs::resolve(
+                tx,
+                &job.id,
+                &submission.id,
+                &submission.worker_id,
+                &submission.org_id,
+                PayoutStatus::Success,
+                now,
+            )
+            .await?;
+        if !won {
+            return Err(Internal::Invariant("a locked job has two winners"));
+        }
+        submissions::close_all(tx, &job.id, "The job was won by another submission.", now).await?;
+        queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
+        let split = self
+            .pay_out(tx, (&job.org_id, &job.id, job.fee_bps), (&submission.org_id, &submission.worker_id))
+            .await?;
+        let parties = (&job.org_id, Some(&submission.org_id));
+        let verdict = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
+            "status": SubmissionStatus::Passed, "score": judgement.score });
+        self.emit(tx, EventName::SubmissionCompleted, parties, &job.id, verdict.clone()).await?;
+        self.emit(tx, EventName::JobResolved, parties, &job.id, verdict).await?;
+        let payout = json!({ "worker_id": submission.worker_id, "amount": split.payout, "fee": split.fee });
+        self.emit(tx, EventName::PayoutCompleted, parties, &job.id, payout).await
+    }
+
+    async fn fail(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        submission: &Submission,
+        judgement: Judgement,
+    ) -> Result<(), Internal> {
+        let now = self.clock.now();
+        if !submissions::judged(tx, &submission.id, SubmissionStatus::Failed, &judgement, now).await? {
+            return Err(Internal::Invariant("a submission was judged twice"));
+        }
+        let data = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
+            "status": SubmissionStatus::Failed, "score": judgement.score });
+        self.emit(tx, EventName::SubmissionCompleted, (&submission.org_id, Some(&job.org_id)), &job.id, data).await
+    }
+}
+
+/// What the worker reads when the oracle, and not the work, was at fault.
+fn fault_reason(outcome: Outcome, detail: Option<&str>) -> String {
+    match outcome {
+        Outcome::TimedOut => "Evaluation timed out".to_owned(),
+        _ => format!(
+            "The oracle could not judge this ({}{}). This attempt does not count.",
+            outcome.as_str(),
+            detail.map(|detail| format!(": {detail}")).unwrap_or_default()
+        ),
+    }
+}

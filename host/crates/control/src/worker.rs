@@ -1,0 +1,256 @@
+//! The worker: takes leases from the queue and carries out what they are about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_model::{EventId, JobEvent, JobId, JobStatus, OrgId, Timestamp};
+use ringfence_store::queue::{self, Leased, NewItem};
+use ringfence_store::{Tx, jobs, submissions};
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::{Control, EventName, Internal};
+
+/// How long a lease lasts; it is renewed while the work goes on. After a crash this is how long the work waits.
+const LEASE: Duration = Duration::from_secs(10);
+/// How often a lease is renewed.
+const RENEWAL: Duration = Duration::from_secs(3);
+/// How long the worker sleeps at most: on a shared database another host may have put something on the queue.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often a task is tried that breaks a rule of the house. Then it needs a person, and stays as a dead letter.
+const MAX_FAILURES: u32 = 20;
+
+/// What can be on the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskKind {
+    /// Judge a submission.
+    Evaluate,
+    /// End a job whose time is up.
+    Expire,
+}
+
+impl TaskKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evaluate => "evaluate",
+            Self::Expire => "expire",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Evaluate, Self::Expire].into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// There is nothing left to do: take it off the queue.
+    Finished,
+    /// Its own transaction took it off the queue, or put its next step there.
+    Settled,
+    /// Someone else has taken it over.
+    Lost,
+    /// Not now.
+    Again { after: Duration, why: String },
+}
+
+impl Control {
+    /// Puts a task on the queue in the transaction of the change that makes it necessary.
+    pub(crate) async fn enqueue(
+        &self,
+        tx: &mut Tx,
+        kind: TaskKind,
+        org: &OrgId,
+        subject: &str,
+        run_at: Timestamp,
+        payload: Value,
+    ) -> Result<(), Internal> {
+        let item = NewItem {
+            id: EventId::new(&*self.clock, &*self.rng).as_str().replace("evt_", "task_"),
+            org_id: org.clone(),
+            kind: kind.as_str().to_owned(),
+            payload,
+            subject_id: subject.to_owned(),
+            run_at,
+            created_at: self.clock.now(),
+        };
+        if queue::put(tx, &item).await? { Ok(()) } else { Err(Internal::Invariant("a task was queued twice")) }
+    }
+
+    /// Works off the queue until `stop` turns true, then lets what has begun come to its end.
+    pub async fn work(self, mut stop: watch::Receiver<bool>) {
+        let permits = Arc::new(Semaphore::new(self.settings.oracle_concurrency.max(1) as usize));
+        let mut running = JoinSet::new();
+        while !*stop.borrow() {
+            let free = u32::try_from(permits.available_permits()).unwrap_or(u32::MAX);
+            let leased = if free == 0 { Ok(Vec::new()) } else { self.lease(free).await };
+            let sleep = match leased {
+                Ok(leased) => {
+                    let full = leased.len() == free as usize;
+                    for task in leased {
+                        let Ok(permit) = permits.clone().try_acquire_owned() else { break };
+                        let control = self.clone();
+                        running.spawn(async move {
+                            control.run(&task).await;
+                            drop(permit);
+                            control.queue_bell.notify_one();
+                        });
+                    }
+                    if full { LONGEST_SLEEP } else { self.until_next().await }
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the queue cannot be read");
+                    LONGEST_SLEEP
+                }
+            };
+            tokio::select! {
+                () = self.queue_bell.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+                _ = stop.changed() => {}
+            }
+            while let Some(ended) = running.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a task of the queue ended badly");
+                }
+            }
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn lease(&self, limit: u32) -> Result<Vec<Leased>, Internal> {
+        let mut reader = self.store.reader().await?;
+        let now = self.clock.now();
+        // Looking costs no write transaction.
+        if queue::next_due(&mut reader).await?.is_none_or(|due| due > now) {
+            return Ok(Vec::new());
+        }
+        drop(reader);
+        let mut tx = self.store.begin().await?;
+        let leased = queue::lease(&mut tx, &self.host_id, now, now.plus(LEASE), limit).await?;
+        tx.commit().await?;
+        Ok(leased)
+    }
+
+    /// How long until something is due, as far as this host knows.
+    async fn until_next(&self) -> Duration {
+        let Ok(mut reader) = self.store.reader().await else { return LONGEST_SLEEP };
+        match queue::next_due(&mut reader).await {
+            Ok(Some(due)) => due.since(self.clock.now()).clamp(Duration::from_millis(1), LONGEST_SLEEP),
+            _ => LONGEST_SLEEP,
+        }
+    }
+
+    /// Carries out one task, renewing its lease meanwhile. Losing the lease ends the work at once.
+    async fn run(&self, task: &Leased) {
+        let result = tokio::select! {
+            result = self.carry_out(task) => result,
+            () = self.keep_lease(task) => Ok(Done::Lost),
+        };
+        let written = match result {
+            Ok(Done::Settled) => Ok(()),
+            Ok(Done::Lost) => {
+                tracing::warn!(task = task.id, kind = task.kind, attempt = task.attempt, "the lease was lost");
+                Ok(())
+            }
+            Ok(Done::Finished) => self.settle(task, None).await,
+            Ok(Done::Again { after, why }) => self.settle(task, Some((after, why))).await,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    task = task.id,
+                    kind = task.kind,
+                    attempt = task.attempt,
+                    "a task of the queue failed"
+                );
+                if task.attempt >= MAX_FAILURES && matches!(error, Internal::Invariant(_) | Internal::Document(_)) {
+                    self.bury(task, &error.to_string()).await
+                } else {
+                    let after = Duration::from_millis(200 << task.attempt.min(9));
+                    self.settle(task, Some((after, error.to_string()))).await
+                }
+            }
+        };
+        if let Err(error) = written {
+            tracing::error!(error = &error as &dyn std::error::Error, task = task.id, "the queue cannot be written");
+        }
+    }
+
+    async fn carry_out(&self, task: &Leased) -> Result<Done, Internal> {
+        match TaskKind::parse(&task.kind) {
+            Some(TaskKind::Evaluate) => self.evaluate(task).await,
+            Some(TaskKind::Expire) => self.expire(task).await,
+            // A newer host's task: leave it to it.
+            None => Ok(Done::Again { after: Duration::from_secs(60), why: "unknown kind".to_owned() }),
+        }
+    }
+
+    /// Returns when the lease is lost.
+    async fn keep_lease(&self, task: &Leased) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            let renewed = async {
+                let mut tx = self.store.begin().await?;
+                let until = self.clock.now().plus(LEASE);
+                let held = queue::extend(&mut tx, &task.id, task.attempt, until).await?;
+                tx.commit().await?;
+                Ok::<_, ringfence_store::StoreError>(held)
+            };
+            // A database that does not answer is no reason to stop: the fence is tested again at the end.
+            if matches!(renewed.await, Ok(false)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a task off the queue, or puts it back for later.
+    async fn settle(&self, task: &Leased, again: Option<(Duration, String)>) -> Result<(), Internal> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin().await?;
+        match again {
+            None => queue::finish(&mut tx, &task.id, task.attempt).await?,
+            Some((after, why)) => queue::retry(&mut tx, &task.id, task.attempt, now.plus(after), &why).await?,
+        };
+        Ok(tx.commit().await?)
+    }
+
+    async fn bury(&self, task: &Leased, why: &str) -> Result<(), Internal> {
+        tracing::error!(task = task.id, kind = task.kind, why, "given up: a dead letter");
+        let mut tx = self.store.begin().await?;
+        queue::bury(&mut tx, &task.id, task.attempt, why, self.clock.now()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends a job whose time is up, once nothing of it is being judged.
+    async fn expire(&self, task: &Leased) -> Result<Done, Internal> {
+        let id: JobId = task.subject_id.parse().map_err(|_| Internal::Invariant("an expiry is about a job"))?;
+        let mut tx = self.store.begin().await?;
+        let job = jobs::lock(&mut tx, &id).await?.ok_or(Internal::Invariant("a job vanished"))?;
+        if !queue::holds(&mut tx, &task.id, task.attempt).await? {
+            return Ok(Done::Lost);
+        }
+        if job.status.transition(JobEvent::Expire).is_err() {
+            return Ok(Done::Finished);
+        }
+        if submissions::judging_count(&mut tx, &id).await? > 0 {
+            drop(tx);
+            return self.postpone_expiry(task).await;
+        }
+        self.end_unresolved(&mut tx, &job, JobStatus::Expired, EventName::JobExpired).await?;
+        tx.commit().await?;
+        Ok(Done::Settled)
+    }
+
+    /// Looks again in a second. Waiting is no failure, so the task begins anew and its attempts are not counted.
+    async fn postpone_expiry(&self, task: &Leased) -> Result<Done, Internal> {
+        let mut tx = self.store.begin().await?;
+        if !queue::finish(&mut tx, &task.id, task.attempt).await? {
+            return Ok(Done::Lost);
+        }
+        let at = self.clock.now().plus(Duration::from_secs(1));
+        self.enqueue(&mut tx, TaskKind::Expire, &task.org_id, &task.subject_id, at, task.payload.clone()).await?;
+        tx.commit().await?;
+        Ok(Done::Settled)
+    }
+}

@@ -1,0 +1,181 @@
+//! A host: database, sandbox, use cases, worker and listener, put together and taken apart in order.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_api::ApiConfig;
+use ringfence_control::{Control, Settings, StoredComponents};
+use ringfence_model::{ApiKey, FeeBps, SystemClock, SystemRng};
+use ringfence_runtime::{Runtime, RuntimeConfig};
+use ringfence_store::Store;
+use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::{Database, LogFormat, Serve};
+
+/// How long requests and evaluations that have begun may take to end after the host was told to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+type Failure = Box<dyn Error>;
+
+/// Something failed; its cause is the source.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+struct While {
+    doing: String,
+    #[source]
+    source: Failure,
+}
+
+fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E) -> Failure {
+    let doing = doing.into();
+    move |error| Box::new(While { doing, source: error.into() })
+}
+
+/// Runs a host until it is told to stop.
+pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
+    config.check()?;
+    start_logging(&config)?;
+    let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    executor.block_on(run(config))
+}
+
+/// Makes and prints an operator key.
+pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    executor.block_on(async {
+        let store = open_store(database).await?;
+        let config = RuntimeConfig { slots: 1, ..RuntimeConfig::default() };
+        let runtime = Runtime::new(config, Arc::new(StoredComponents(store.clone())))?;
+        let (control, first) =
+            Control::start(store, runtime, Arc::new(SystemClock), Arc::new(SystemRng::new()), Settings::default())
+                .await?;
+        let key = match first {
+            Some(key) => key,
+            None => control.add_operator_key().await?,
+        };
+        writeln!(std::io::stdout(), "{}", key.reveal())?;
+        Ok(())
+    })
+}
+
+async fn open_store(database: &Database) -> Result<Store, Failure> {
+    let folder = &database.data_dir;
+    std::fs::create_dir_all(folder).map_err(doing(format!("the data folder {} cannot be made", folder.display())))?;
+    Store::connect(&database.url()).await.map_err(Into::into)
+}
+
+async fn run(config: Serve) -> Result<(), Failure> {
+    let store = open_store(&config.database).await?;
+    let runtime = Runtime::new(
+        RuntimeConfig {
+            cache_dir: Some(config.database.data_dir.join("compiled")),
+            slots: config.slots,
+            max_component_bytes: config.max_component_bytes,
+            ..RuntimeConfig::default()
+        },
+        Arc::new(StoredComponents(store.clone())),
+    )
+    .map_err(doing("the sandbox cannot be set up"))?;
+    let settings = Settings {
+        platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
+        oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
+        ..Settings::default()
+    };
+    let (control, operator_key) =
+        Control::start(store.clone(), runtime, Arc::new(SystemClock), Arc::new(SystemRng::new()), settings)
+            .await
+            .map_err(doing("the database cannot be used"))?;
+    if let Some(key) = operator_key {
+        hand_over(&key, config.operator_key_file.as_deref())?;
+    }
+    if config.dev_mode {
+        tracing::warn!("⚠️  DEV_MODE ENABLED: internal errors are shown to clients; do not hold real money here");
+    }
+
+    let listener = tokio::net::TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(doing(format!("{} cannot be listened on", config.listen)))?;
+    let address = listener.local_addr()?;
+    let api = ApiConfig {
+        dev_mode: config.dev_mode,
+        max_component_bytes: config.max_component_bytes,
+        max_body_bytes: config.max_body_bytes,
+    };
+    let (stop, stopping) = watch::channel(false);
+    let worker = tokio::spawn(control.clone().work(stopping.clone()));
+    let mut stopped = stopping;
+    let server = tokio::spawn(ringfence_api::serve(listener, control, api, async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }));
+    tracing::info!(%address, "ringfence is listening; API documents at http://{address}/docs");
+
+    stop_signal().await?;
+    tracing::info!("stopping: no new requests; what has begun may take {} s to end", DRAIN.as_secs());
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(DRAIN, async {
+        let _ = server.await;
+        let _ = worker.await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("stopped before everything had ended; what was cut off is taken up at the next start");
+    }
+    store.close().await;
+    Ok(())
+}
+
+/// Shows the first operator key, once: on standard error, or in a file that only its owner can read.
+fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = file else {
+        writeln!(
+            std::io::stderr(),
+            "\nThis is a new database. Its operator key, shown this once:\n\n    {}\n\n\
+             Keep it: it books deposits. If it is lost, `ringfence operator-key` makes another one.\n",
+            key.reveal()
+        )?;
+        return Ok(());
+    };
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(path).and_then(|mut file| writeln!(file, "{}", key.reveal()));
+    written.map_err(doing(format!(
+        "the operator key cannot be written to {} (make another one with `ringfence operator-key`)",
+        path.display()
+    )))?;
+    tracing::info!(file = %path.display(), "the operator key of the new database is written");
+    Ok(())
+}
+
+fn start_logging(config: &Serve) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log).map_err(doing(format!("RINGFENCE_LOG `{}`", config.log)))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.log_format {
+        LogFormat::Human => {
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).init();
+        }
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).init(),
+    }
+    Ok(())
+}
+
+/// Returns when the host is asked to stop: by the terminal, or by whoever supervises it.
+async fn stop_signal() -> Result<(), Failure> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
