@@ -1,5 +1,12 @@
 //! The sandbox against real components: those that `scripts/build-guests.sh` builds, and small ones in the
 //! text format for what no ordinary tool chain produces. One binary, so that wasmtime is linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests, whose helpers the lints do not recognise as such"
+)]
 
 mod cache;
 mod guests;
