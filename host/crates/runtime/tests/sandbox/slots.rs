@@ -114,3 +114,11 @@ fn configuration_is_checked() {
     let error = Runtime::new(vast, Arc::new(NoSource)).err().unwrap();
     assert!(error.to_string().contains("memory_bytes"), "{error}");
 }
+
+#[tokio::test]
+async fn as_many_slots_as_are_promised_can_be_laid_out() {
+    let host = runtime(RuntimeConfig { slots: 4096, ..RuntimeConfig::default() });
+    assert_eq!(host.load().free_slots, 4096);
+    let call = prepared(&host, bot("", "(i32.const 16)")).await;
+    assert_eq!(host.call_bot(call).await.unwrap().outcome, Outcome::Completed);
+}
