@@ -42,6 +42,10 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
 
+    /// Write the address that is listened on into this file once it is, for whoever started the host with port 0.
+    #[arg(long, env = "RINGFENCE_ADDRESS_FILE")]
+    pub(crate) address_file: Option<PathBuf>,
+
     /// Write the operator key of a new database into this file, readable for its owner alone, instead of printing it.
     #[arg(long, env = "RINGFENCE_OPERATOR_KEY_FILE")]
     pub(crate) operator_key_file: Option<PathBuf>,

@@ -101,6 +101,10 @@ async fn run(config: Serve) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::bind(config.listen).await;
     let listener = listener.map_err(doing(format!("{} cannot be listened on", config.listen)))?;
     let address = listener.local_addr()?;
+    if let Some(file) = &config.address_file {
+        let written = std::fs::write(file, format!("{address}\n"));
+        written.map_err(doing(format!("the address cannot be written to {}", file.display())))?;
+    }
     let api = ApiConfig {
         dev_mode: config.dev_mode,
         max_component_bytes: config.max_component_bytes,

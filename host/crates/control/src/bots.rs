@@ -551,10 +551,12 @@ impl Control {
     }
 }
 
-/// Whether a capability is granted. `log` and `config` need no grant: they reach nothing but the bot's own.
+/// Whether a component may be deployed that can use this. `log` and `config` reach nothing but the bot's own. What
+/// belongs to WASI, such as `http`, is imported by standard toolchains whether it is used or not: it is refused at the
+/// call.
 fn granted(grants: &Grants, capability: &str) -> bool {
     match capability {
-        "log" | "config" => true,
+        "log" | "config" | "http" => true,
         "kv" => grants.kv.is_some(),
         _ => false,
     }

@@ -1,0 +1,153 @@
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Client, Database, Engine};
+
+/// How a host is started.
+#[derive(Debug, Clone, Default)]
+pub struct HostOptions {
+    /// More arguments for `ringfence serve`.
+    pub args: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+}
+
+/// A host in a process of its own, on a database of its own.
+pub struct Host {
+    binary: PathBuf,
+    options: HostOptions,
+    database: Database,
+    process: Child,
+    base: String,
+}
+
+impl Host {
+    /// Starts the host that `binary` is and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(binary: &str, engine: Engine, options: HostOptions) -> Self {
+        let database = Database::new(engine).await;
+        let (process, base) = spawn(&PathBuf::from(binary), &database, &options).await;
+        Self { binary: binary.into(), options, database, process, base }
+    }
+
+    /// A client of this host.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&self.base)
+    }
+
+    /// The key that the host made for its operator.
+    ///
+    /// # Panics
+    /// If it made none.
+    #[must_use]
+    pub fn operator_key(&self) -> String {
+        std::fs::read_to_string(self.database.folder().join("operator.key")).expect("an operator key").trim().to_owned()
+    }
+
+    /// The database that it uses.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.database.folder().join("host.log")).unwrap_or_default()
+    }
+
+    /// Ends the host as a crash would: kill −9.
+    ///
+    /// # Panics
+    /// If it cannot be ended.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts a host again, on the same data, at another address.
+    pub async fn restart(&mut self) {
+        let (process, base) = spawn(&self.binary, &self.database, &self.options).await;
+        self.process = process;
+        self.base = base;
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits for the host to end by itself; whether it ended well.
+    ///
+    /// # Panics
+    /// If it does not within half a minute.
+    pub async fn wait(&mut self) -> bool {
+        for _ in 0..600 {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.success();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the host does not end:\n{}", self.log());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            #[allow(clippy::print_stderr, reason = "what a failed test shows")]
+            {
+                eprintln!("--- the host's log ---\n{}", self.log());
+            }
+        }
+    }
+}
+
+async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> (Child, String) {
+    let folder = database.folder();
+    let log_path = folder.join("host.log");
+    let address_path = folder.join("address");
+    let _ = std::fs::remove_file(&address_path);
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
+    let mut command = Command::new(binary);
+    command
+        .arg("serve")
+        .args(["--listen", "127.0.0.1:0", "--slots", "16", "--log", "info"])
+        .arg("--data-dir")
+        .arg(folder)
+        .arg("--operator-key-file")
+        .arg(folder.join("operator.key"))
+        .arg("--address-file")
+        .arg(&address_path)
+        .args(&options.args)
+        .env_remove("DATABASE_URL")
+        .env_remove("DEV_MODE")
+        .envs(options.env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    if database.url().starts_with("postgres") {
+        command.args(["--database-url", database.url()]);
+    }
+    let mut process = command.spawn().expect("the host can be started");
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            panic!("the host ended at once ({status}):\n{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+        }
+        if let Ok(address) = std::fs::read_to_string(&address_path)
+            && address.ends_with('\n')
+        {
+            return (process, format!("http://{}", address.trim()));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "the host does not listen within a minute");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

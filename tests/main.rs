@@ -1,0 +1,18 @@
+//! Black-box tests: a real host process, spoken to over HTTP, on SQLite and on PostgreSQL.
+//!
+//! `routes` mirrors the URLs; `flows` are whole ways through the market; `house` holds the rules of the code base.
+
+mod flows;
+mod house;
+mod routes;
+
+use ringfence_testkit::{Engine, Host, HostOptions};
+
+/// A host with the usual options.
+async fn host(engine: Engine) -> Host {
+    host_with(engine, HostOptions::default()).await
+}
+
+async fn host_with(engine: Engine, options: HostOptions) -> Host {
+    Host::start(env!("CARGO_BIN_EXE_ringfence"), engine, options).await
+}

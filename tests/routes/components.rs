@@ -1,0 +1,97 @@
+use reqwest::Method;
+use ringfence_testkit::{Engine, HostOptions, Market, expect_problem, guest, on_both_engines};
+
+use super::refuses_without_a_key;
+use crate::{host, host_with};
+
+on_both_engines!(upload_get_list, what_is_no_component_is_refused, what_is_too_large_is_refused);
+
+async fn upload_get_list(engine: Engine) {
+    let host = host(engine).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    let bob = Market::register(&client, "Bob").await;
+    refuses_without_a_key(&client, Method::GET, "/components").await;
+
+    let echo = client.upload(&ada.key, guest("echo")).await.expect(201);
+    assert_eq!(echo["kind"], "bot");
+    assert_eq!(echo["capabilities"], serde_json::json!([]));
+    assert_eq!(echo["size_bytes"], guest("echo").len());
+    assert!(!echo["imports"].as_array().unwrap().is_empty());
+    let notes = client.upload(&ada.key, guest("notes")).await.expect(201);
+    assert!(notes["capabilities"].as_array().unwrap().contains(&"kv".into()), "{notes}");
+    let oracle = client.upload(&ada.key, guest("hostile/oracle-accept")).await.expect(201);
+    assert_eq!(oracle["kind"], "oracle");
+
+    let again = client.upload(&ada.key, guest("echo")).await;
+    assert_eq!(again.expect(200), echo, "the same bytes are the same component");
+
+    let path = format!("/components/{}", echo["digest"].as_str().unwrap());
+    assert_eq!(client.get(&path, &ada.key).await.expect(200), echo);
+    expect_problem(&client.get(&path, &bob.key).await, 404, "component_not_found");
+    expect_problem(&client.get("/components/sha256:12", &ada.key).await, 404, "no_such_id");
+
+    let list = client.get("/components?limit=2", &ada.key).await.expect(200);
+    assert_eq!((list["total"].as_u64(), list["components"].as_array().unwrap().len()), (Some(3), 2));
+    assert_eq!(list["components"][0]["digest"], oracle["digest"], "newest first");
+    assert_eq!(client.get("/components", &bob.key).await.expect(200)["total"], 0);
+    for query in ["limit=0", "limit=201", "limit=-1", "limit=x", "offset=-1"] {
+        let answer = client.get(&format!("/components?{query}"), &ada.key).await;
+        assert_eq!(answer.status, 422, "{query}: {}", answer.text);
+    }
+    let theirs = client.upload(&bob.key, guest("echo")).await.expect(201);
+    assert_eq!(theirs["digest"], echo["digest"], "another org has the same under the same name");
+}
+
+async fn what_is_no_component_is_refused(engine: Engine) {
+    let host = host(engine).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    let echo = guest("echo");
+    let module = b"\0asm\x01\0\0\0".to_vec();
+    let mut flipped = echo.clone();
+    let middle = flipped.len() / 2;
+    flipped.iter_mut().skip(middle).take(64).for_each(|byte| *byte ^= 0xff);
+    for (bytes, code) in [
+        (Vec::new(), "component_empty"),
+        (b"hello, I am a bot".to_vec(), "not_wasm"),
+        (module, "core_module"),
+        (echo[..echo.len() / 2].to_vec(), "component_malformed"),
+        (echo[..6].to_vec(), "component_malformed"),
+        (flipped, "component_malformed"),
+        (unknown_import(), "unknown_imports"),
+        (no_export(), "no_known_world"),
+    ] {
+        let answer = client.upload(&ada.key, bytes).await;
+        expect_problem(&answer, 422, code);
+        assert!(answer.text.contains("Nothing was stored"), "{}", answer.text);
+    }
+    let unknown = client.upload(&ada.key, unknown_import()).await;
+    assert!(unknown.text.contains("evil:host/root"), "the import is named: {}", unknown.text);
+    assert_eq!(client.get("/components", &ada.key).await.expect(200)["total"], 0, "nothing is stored");
+    let json = client.request(Method::POST, "/components", &ada.key).json(&1);
+    expect_problem(&ringfence_testkit::send(json).await, 415, "unsupported_media_type");
+}
+
+async fn what_is_too_large_is_refused(engine: Engine) {
+    let args = ["--max-component-bytes", "100000", "--max-body-bytes", "2000"].map(str::to_owned).to_vec();
+    let host = host_with(engine, HostOptions { args, ..HostOptions::default() }).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    expect_problem(&client.upload(&ada.key, vec![0; 100_001]).await, 413, "body_too_large");
+    let long = serde_json::json!({ "name": "x".repeat(3000) });
+    expect_problem(&client.post("/agents", "", &long).await, 413, "body_too_large");
+    let _ = client.upload(&ada.key, guest("hostile/oracle-accept")).await.expect(201);
+}
+
+fn component(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+fn unknown_import() -> Vec<u8> {
+    component(r#"(component (import "evil:host/root" (instance (export "run" (func)))))"#)
+}
+
+fn no_export() -> Vec<u8> {
+    component("(component)")
+}

@@ -1,0 +1,22 @@
+mod agents;
+mod bots;
+mod components;
+mod health;
+mod jobs;
+mod ledger;
+mod openapi;
+mod submissions;
+
+use ringfence_testkit::{Client, expect_problem};
+use serde_json::json;
+
+/// What every route that needs a key does without a good one.
+async fn refuses_without_a_key(client: &Client, method: reqwest::Method, path: &str) {
+    let forged = format!("rf_live_{}", "0".repeat(38));
+    for key in ["", "nonsense", &forged] {
+        let request = client.request(method.clone(), path, key);
+        let answer = ringfence_testkit::send(request.json(&json!({}))).await;
+        expect_problem(&answer, 401, "unauthorized");
+        assert!(answer.headers.contains_key("www-authenticate"));
+    }
+}
