@@ -31,7 +31,9 @@ async fn main() -> std::process::ExitCode {
 
 async fn run() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [binary, data_dir] = args.as_slice() else { return Err("usage: main_job <ringfence binary> <data folder>".into()) };
+    let [binary, data_dir] = args.as_slice() else {
+        return Err("usage: main_job <ringfence binary> <data folder>".into());
+    };
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let guests = root.join("target/guests");
     let data = root.join("guest-examples/data");
@@ -49,9 +51,15 @@ async fn run() -> Result<(), Failure> {
     let reference = format!("bank-transfer-{}", buyer.id);
     let deposit = json!({ "agent_id": buyer.id, "amount": "100.00", "external_reference": reference });
     api.send(Method::POST, "/admin/ledger/deposits", operator, Some(deposit)).await?;
-    println!("    a buyer and two workers have registered; the operator has booked a deposit of 100 USDC for the buyer");
+    println!(
+        "    a buyer and two workers have registered; the operator has booked a deposit of 100 USDC for the buyer"
+    );
     let fees_before = api.balance(operator).await?;
-    api.print_money("before", &[("buyer", &buyer.key), ("hasty worker", &hasty.key), ("careful worker", &careful.key)]).await?;
+    api.print_money(
+        "before",
+        &[("buyer", &buyer.key), ("hasty worker", &hasty.key), ("careful worker", &careful.key)],
+    )
+    .await?;
 
     say("2", "What they upload: WebAssembly components, checked and compiled before they are stored");
     let oracle = api.deploy(&buyer, "orders-oracle", &guests).await?;
@@ -60,7 +68,13 @@ async fn run() -> Result<(), Failure> {
 
     let csv = std::fs::read_to_string(data.join("orders.csv"))?;
     let rubric = std::fs::read_to_string(data.join("rubric.md"))?;
-    say("3", &format!("The job: {} lines of messy orders, to be cleaned and summed per customer and month", csv.lines().count()));
+    say(
+        "3",
+        &format!(
+            "The job: {} lines of messy orders, to be cleaned and summed per customer and month",
+            csv.lines().count()
+        ),
+    );
     for line in csv.lines().skip(1).filter(|line| line.contains('€') || line.contains('"')).take(3) {
         println!("      {line}");
     }
@@ -76,8 +90,12 @@ async fn run() -> Result<(), Failure> {
     let job = api.send(Method::POST, "/jobs", &buyer.key, Some(job)).await?;
     let task = text(&job, "task_id")?.to_owned();
     let funded = api.send(Method::POST, &format!("/jobs/{task}/fund"), &buyer.key, None).await?;
-    println!("    {task} is {}: {} USDC are in escrow, {} of them for the worker whose result passes",
-        text(&funded, "status")?, text(&funded, "deposit_amount")?, text(&funded, "payout")?);
+    println!(
+        "    {task} is {}: {} USDC are in escrow, {} of them for the worker whose result passes",
+        text(&funded, "status")?,
+        text(&funded, "deposit_amount")?,
+        text(&funded, "payout")?
+    );
     println!("    its oracle is pinned to {}", short(funded.pointer("/oracle/component")));
 
     say("4", "The hasty worker's bot works in the sandbox, and the oracle judges its result in the sandbox");
@@ -95,12 +113,18 @@ async fn run() -> Result<(), Failure> {
     say("6", "The payout: moved in the same transaction as the verdict");
     let job = api.send(Method::GET, &format!("/jobs/{task}"), &buyer.key, None).await?;
     println!("    {task} is {}, payout {}", text(&job, "status")?, text(&job, "payout_status")?);
-    api.print_money("after", &[("buyer", &buyer.key), ("hasty worker", &hasty.key), ("careful worker", &careful.key)]).await?;
+    api.print_money(
+        "after",
+        &[("buyer", &buyer.key), ("hasty worker", &hasty.key), ("careful worker", &careful.key)],
+    )
+    .await?;
     let fees_after = api.balance(operator).await?;
     println!("    platform fees: {fees_before} → {fees_after} USDC");
-    for (who, key, expected) in
-        [("buyer", &buyer.key, "75.000000"), ("hasty worker", &hasty.key, "0.000000"), ("careful worker", &careful.key, "20.000000")]
-    {
+    for (who, key, expected) in [
+        ("buyer", &buyer.key, "75.000000"),
+        ("hasty worker", &hasty.key, "0.000000"),
+        ("careful worker", &careful.key, "20.000000"),
+    ] {
         let has = api.balance(key).await?;
         if has != expected {
             return Err(format!("the {who} has {has} USDC and should have {expected}").into());
@@ -159,11 +183,16 @@ impl Host {
                 let log = std::fs::read_to_string(data_dir.join("host.log")).unwrap_or_default();
                 return Err(format!("the host ended at once ({status}):\n{log}").into());
             }
-            if reqwest::get(format!("{}/health", host.base)).await.is_ok_and(|answer| answer.status().is_success()) {
+            if reqwest::get(format!("{}/health", host.base))
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 break;
             }
             if begun.elapsed() > Duration::from_secs(30) {
-                return Err(format!("the host does not answer; see {}", data_dir.join("host.log").display()).into());
+                return Err(
+                    format!("the host does not answer; see {}", data_dir.join("host.log").display()).into()
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -210,7 +239,13 @@ struct Api {
 }
 
 impl Api {
-    async fn send(&self, method: Method, path: &str, key: &str, body: Option<Value>) -> Result<Value, Failure> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        key: &str,
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
         let mut request = self.client.request(method.clone(), format!("{}/api/v1{path}", self.base));
         if !key.is_empty() {
             request = request.bearer_auth(key);
@@ -228,7 +263,8 @@ impl Api {
         if status.is_success() {
             Ok(body)
         } else {
-            Err(format!("{method} {path} → {status} {}: {}", text(&body, "code")?, text(&body, "detail")?).into())
+            Err(format!("{method} {path} → {status} {}: {}", text(&body, "code")?, text(&body, "detail")?)
+                .into())
         }
     }
 
@@ -253,7 +289,8 @@ impl Api {
     /// Uploads a component and deploys it under its own name.
     async fn deploy(&self, owner: &Agent, name: &str, guests: &Path) -> Result<String, Failure> {
         let file = guests.join(format!("{name}.wasm"));
-        let wasm = std::fs::read(&file).map_err(|_| format!("{} is missing; run scripts/build-guests.sh", file.display()))?;
+        let wasm = std::fs::read(&file)
+            .map_err(|_| format!("{} is missing; run scripts/build-guests.sh", file.display()))?;
         let begun = Instant::now();
         let upload = self
             .client
@@ -286,10 +323,19 @@ impl Api {
         let output = call.get("output").filter(|output| !output.is_null());
         let output = output.ok_or_else(|| format!("the bot ended with {outcome}"))?;
         if let Some(first) = output.pointer("/rows/0") {
-            println!("      first of {} rows: {first}", output.get("rows").and_then(Value::as_array).map_or(0, Vec::len));
+            println!(
+                "      first of {} rows: {first}",
+                output.get("rows").and_then(Value::as_array).map_or(0, Vec::len)
+            );
         }
-        let submission =
-            self.send(Method::POST, &format!("/jobs/{task}/submit"), &worker.key, Some(json!({ "content": output }))).await?;
+        let submission = self
+            .send(
+                Method::POST,
+                &format!("/jobs/{task}/submit"),
+                &worker.key,
+                Some(json!({ "content": output })),
+            )
+            .await?;
         let path = format!("/submissions/{}", text(&submission, "submission_id")?);
         let begun = Instant::now();
         loop {
@@ -332,8 +378,14 @@ fn print_usage(usage: Option<&Value>) {
 
 fn print_verdict(submission: &Value) -> Result<(), Failure> {
     let status = text(submission, "status")?.to_uppercase();
-    let score = submission.get("score").and_then(Value::as_u64).map_or("no score".to_owned(), |score| format!("{score}/100"));
-    println!("    verdict: {status}, {score}: {}", submission.get("reason").and_then(Value::as_str).unwrap_or("-"));
+    let score = submission
+        .get("score")
+        .and_then(Value::as_u64)
+        .map_or("no score".to_owned(), |score| format!("{score}/100"));
+    println!(
+        "    verdict: {status}, {score}: {}",
+        submission.get("reason").and_then(Value::as_str).unwrap_or("-")
+    );
     for step in submission.get("steps").and_then(Value::as_array).into_iter().flatten() {
         let mark = if step.get("passed").and_then(Value::as_bool) == Some(true) { "✓" } else { "✗" };
         println!("      {mark} {}: {}", text(step, "name")?, text(step, "detail")?);

@@ -122,6 +122,8 @@ impl Serve {
 impl Database {
     /// What the store is opened with.
     pub(crate) fn url(&self) -> String {
-        self.database_url.clone().unwrap_or_else(|| format!("sqlite:{}", self.data_dir.join("ringfence.db").display()))
+        self.database_url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite:{}", self.data_dir.join("ringfence.db").display()))
     }
 }

@@ -40,6 +40,7 @@ fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E) -> Failur
 /// Runs a host until it is told to stop.
 pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
     config.check()?;
+    keep_files_private();
     start_logging(&config)?;
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     executor.block_on(run(config))
@@ -47,14 +48,20 @@ pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
 
 /// Makes and prints an operator key.
 pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
+    keep_files_private();
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     executor.block_on(async {
         let store = open_store(database).await?;
         let config = RuntimeConfig { slots: 1, ..RuntimeConfig::default() };
         let runtime = Runtime::new(config, Arc::new(StoredComponents(store.clone())))?;
-        let (control, first) =
-            Control::start(store, runtime, Arc::new(SystemClock), Arc::new(SystemRng::new()), Settings::default())
-                .await?;
+        let (control, first) = Control::start(
+            store,
+            runtime,
+            Arc::new(SystemClock),
+            Arc::new(SystemRng::new()),
+            Settings::default(),
+        )
+        .await?;
         let key = match first {
             Some(key) => key,
             None => control.add_operator_key().await?,
@@ -66,7 +73,8 @@ pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
 
 async fn open_store(database: &Database) -> Result<Store, Failure> {
     let folder = &database.data_dir;
-    std::fs::create_dir_all(folder).map_err(doing(format!("the data folder {} cannot be made", folder.display())))?;
+    std::fs::create_dir_all(folder)
+        .map_err(doing(format!("the data folder {} cannot be made", folder.display())))?;
     Store::connect(&database.url()).await.map_err(Into::into)
 }
 
@@ -95,7 +103,9 @@ async fn run(config: Serve) -> Result<(), Failure> {
         hand_over(&key, config.operator_key_file.as_deref())?;
     }
     if config.dev_mode {
-        tracing::warn!("⚠️  DEV_MODE ENABLED: internal errors are shown to clients; do not hold real money here");
+        tracing::warn!(
+            "⚠️  DEV_MODE ENABLED: internal errors are shown to clients; do not hold real money here"
+        );
     }
 
     let listener = tokio::net::TcpListener::bind(config.listen).await;
@@ -154,6 +164,12 @@ fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure> {
     )))?;
     tracing::info!(file = %path.display(), "the operator key of the new database is written");
     Ok(())
+}
+
+/// What the host writes is for its own account alone: the database holds what others have paid for.
+fn keep_files_private() {
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 fn start_logging(config: &Serve) -> Result<(), Failure> {

@@ -27,7 +27,8 @@ async fn a_crash_between_submission_and_verdict(engine: Engine) {
     market.claim(&market.worker, &job).await;
     let submission = market.submit(&market.worker, &job, &json!("work")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let before = market.client.get(&format!("/submissions/{submission}"), &market.worker.key).await.expect(200);
+    let before =
+        market.client.get(&format!("/submissions/{submission}"), &market.worker.key).await.expect(200);
     assert_eq!(before["status"], "judging", "the host is killed too late to show anything");
     host.kill();
     host.restart().await;

@@ -16,19 +16,30 @@ on_both_engines!(
 
 async fn an_oracle_that_fails_is_not_the_workers_fault(engine: Engine) {
     let host = host(engine).await;
-    for (oracle, fault) in [("hostile/oracle-fault", "failed"), ("hostile/oracle-bad-score", "invalid_output")] {
+    for (oracle, fault) in
+        [("hostile/oracle-fault", "failed"), ("hostile/oracle-bad-score", "invalid_output")]
+    {
         let market = Market::new(&host, oracle).await;
         let job = market.funded(json!({ "max_retries": 0 })).await;
         market.claim(&market.worker, &job).await;
         for attempt in 1..=2 {
             let submission = market.submit(&market.worker, &job, &json!(1)).await;
             let verdict = market.verdict(&market.worker, &submission).await;
-            assert_eq!((verdict["status"].as_str(), verdict["oracle_fault"].as_str()), (Some("failed"), Some(fault)), "{verdict}");
+            assert_eq!(
+                (verdict["status"].as_str(), verdict["oracle_fault"].as_str()),
+                (Some("failed"), Some(fault)),
+                "{verdict}"
+            );
             assert_eq!(verdict["attempt"], attempt, "an attempt that could not be judged does not count");
             assert!(verdict["reason"].as_str().unwrap().contains("does not count"), "{verdict}");
         }
-        let calls = market.client.get(&format!("/bots/{}/invocations", market.oracle), &market.buyer.key).await.expect(200);
+        let calls = market
+            .client
+            .get(&format!("/bots/{}/invocations", market.oracle), &market.buyer.key)
+            .await
+            .expect(200);
         assert_eq!(calls["total"], 4, "each was tried twice");
+        assert!(calls["invocations"][0]["detail"].is_null(), "what it says of the work is sealed: {calls}");
         assert_eq!(market.balance(&market.buyer.key).await, "90.000000", "the escrow is held");
     }
 }
@@ -44,7 +55,11 @@ async fn an_oracle_that_never_ends_is_ended(engine: Engine) {
     let begun = Instant::now();
     let submission = market.submit(&market.worker, &job, &json!(1)).await;
     let verdict = market.verdict(&market.worker, &submission).await;
-    assert_eq!((verdict["status"].as_str(), verdict["reason"].as_str()), (Some("failed"), Some("Evaluation timed out")), "{verdict}");
+    assert_eq!(
+        (verdict["status"].as_str(), verdict["reason"].as_str()),
+        (Some("failed"), Some("Evaluation timed out")),
+        "{verdict}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(30), "by the deadline, not by its own limits");
 }
 
@@ -68,6 +83,9 @@ async fn a_job_expires_by_itself(engine: Engine) {
         }
     }
     assert_eq!(market.balance(&market.buyer.key).await, "100.000000", "the escrow went back");
-    let late = market.client.post(&format!("/jobs/{funded}/submit"), &market.worker.key, &json!({ "content": 1 })).await;
+    let late = market
+        .client
+        .post(&format!("/jobs/{funded}/submit"), &market.worker.key, &json!({ "content": 1 }))
+        .await;
     ringfence_testkit::expect_problem(&late, 409, "job_expired");
 }

@@ -26,7 +26,10 @@ async fn a_job_is_posted_worked_judged_and_paid(engine: Engine) {
         market.claim(worker, &job).await;
         let input = client.get(&format!("/jobs/{job}/input"), &worker.key).await.expect(200);
         assert_eq!(input["csv"].as_str(), Some(csv.as_str()));
-        let call = client.post(&format!("/bots/{bot}/invoke"), &worker.key, &json!({ "input": input })).await.expect(200);
+        let call = client
+            .post(&format!("/bots/{bot}/invoke"), &worker.key, &json!({ "input": input }))
+            .await
+            .expect(200);
         assert_eq!(call["outcome"], "completed");
         let submission = market.submit(worker, &job, &call["output"]).await;
         let verdict = market.verdict(worker, &submission).await;

@@ -33,7 +33,9 @@ async fn of_many_that_pass_one_wins(engine: Engine) {
         let verdict = market.verdict(worker, answer.text_at("/submission_id")).await;
         match verdict["status"].as_str() {
             Some("passed") => passed += 1,
-            Some("closed") => assert!(verdict["reason"].as_str().unwrap().contains("another submission"), "{verdict}"),
+            Some("closed") => {
+                assert!(verdict["reason"].as_str().unwrap().contains("another submission"), "{verdict}")
+            }
             other => panic!("{other:?}: {verdict}"),
         }
     }
@@ -54,7 +56,8 @@ async fn equal_claims_count_once(engine: Engine) {
     let market = Market::new(&host, "hostile/oracle-accept").await;
     let job = market.funded(json!({})).await;
     let path = format!("/jobs/{job}/claim");
-    let answers = futures::future::join_all((0..10).map(|_| market.client.post_empty(&path, &market.worker.key))).await;
+    let answers =
+        futures::future::join_all((0..10).map(|_| market.client.post_empty(&path, &market.worker.key))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.body["code"] == "already_claimed"));
 }

@@ -18,7 +18,8 @@ async fn register(engine: Engine) {
     assert!(agent["agent_id"].as_str().unwrap().starts_with("agent_"));
     assert!(agent["warnings"][0].as_str().unwrap().contains("wallet_address not set"));
 
-    let agent = client.post("/agents", "", &json!({ "name": "Ada", "wallet_address": WALLET })).await.expect(201);
+    let agent =
+        client.post("/agents", "", &json!({ "name": "Ada", "wallet_address": WALLET })).await.expect(201);
     assert_eq!(agent["warnings"], json!([]));
     assert_eq!(agent["wallet_address"], WALLET);
 
@@ -42,8 +43,14 @@ async fn profiles(engine: Engine) {
     assert_eq!(public["name"], "Ada");
     assert!(public.get("wallet_address").is_none() && public.get("org_id").is_none(), "{public}");
 
-    let changed = client.patch(&path, &ada.key, &json!({ "name": "Ada L.", "wallet_address": WALLET })).await.expect(200);
-    assert_eq!((changed["name"].as_str(), changed["wallet_address"].as_str()), (Some("Ada L."), Some(WALLET)));
+    let changed = client
+        .patch(&path, &ada.key, &json!({ "name": "Ada L.", "wallet_address": WALLET }))
+        .await
+        .expect(200);
+    assert_eq!(
+        (changed["name"].as_str(), changed["wallet_address"].as_str()),
+        (Some("Ada L."), Some(WALLET))
+    );
     let kept = client.patch(&path, &ada.key, &json!({ "name": "Ada" })).await.expect(200);
     assert_eq!(kept["wallet_address"], WALLET, "what is absent stays");
     let removed = client.patch(&path, &ada.key, &json!({ "wallet_address": null })).await.expect(200);
@@ -60,7 +67,11 @@ async fn refusals(engine: Engine) {
     refuses_without_a_key(&client, Method::GET, &path).await;
     refuses_without_a_key(&client, Method::PATCH, &path).await;
     expect_problem(&client.patch(&path, &bob.key, &json!({ "name": "Eve" })).await, 403, "not_your_agent");
-    expect_problem(&client.patch(&path, &host.operator_key(), &json!({ "name": "Eve" })).await, 403, "not_your_agent");
+    expect_problem(
+        &client.patch(&path, &host.operator_key(), &json!({ "name": "Eve" })).await,
+        403,
+        "not_your_agent",
+    );
     assert_eq!(client.get(&path, &ada.key).await.expect(200)["name"], "Ada");
 
     for wallet in ["0x12", "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", &WALLET.replace("5aA", "5aa")] {
@@ -73,12 +84,19 @@ async fn refusals(engine: Engine) {
         expect_problem(&answer, 422, "invalid_fields");
         assert_eq!(answer.body["errors"][0]["field"], "name");
     }
-    expect_problem(&client.post("/agents", "", &json!({ "name": "Ada", "role": "admin" })).await, 422, "invalid_body");
+    expect_problem(
+        &client.post("/agents", "", &json!({ "name": "Ada", "role": "admin" })).await,
+        422,
+        "invalid_body",
+    );
     expect_problem(&client.post("/agents", "", &json!({ "name": 7 })).await, 422, "invalid_body");
     expect_problem(&client.post("/agents", "", &json!([])).await, 422, "invalid_body");
     let text = client.request(Method::POST, "/agents", "").body("{\"name\":");
     expect_problem(&ringfence_testkit::send(text).await, 415, "unsupported_media_type");
-    let broken = client.request(Method::POST, "/agents", "").header("content-type", "application/json").body("{\"name\":");
+    let broken = client
+        .request(Method::POST, "/agents", "")
+        .header("content-type", "application/json")
+        .body("{\"name\":");
     expect_problem(&ringfence_testkit::send(broken).await, 400, "malformed_json");
 
     let nobody = ada.id.replace("agent_0", "agent_7");

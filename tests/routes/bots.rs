@@ -20,20 +20,36 @@ async fn create_get_list_update_delete(engine: Engine) {
     let ada = Market::register(&client, "Ada").await;
     let bob = Market::register(&client, "Bob").await;
     refuses_without_a_key(&client, Method::GET, "/bots").await;
-    let id = Market::deploy(&client, &ada, "echo", json!({ "description": "says it again", "config": { "a": "b" } })).await;
+    let id = Market::deploy(
+        &client,
+        &ada,
+        "echo",
+        json!({ "description": "says it again", "config": { "a": "b" } }),
+    )
+    .await;
     let path = format!("/bots/{id}");
 
     let bot = client.get(&path, &ada.key).await.expect(200);
-    assert_eq!((bot["version"].as_u64(), bot["status"].as_str(), bot["kind"].as_str()), (Some(1), Some("running"), Some("bot")));
+    assert_eq!(
+        (bot["version"].as_u64(), bot["status"].as_str(), bot["kind"].as_str()),
+        (Some(1), Some("running"), Some("bot"))
+    );
     assert_eq!(bot["config"], json!({ "a": "b" }));
     assert!(bot["limits"]["fuel"].as_u64().unwrap() > 0, "what is absent has its default");
     for method in [Method::GET, Method::PATCH, Method::DELETE] {
         let request = client.request(method, &path, &bob.key).json(&json!({}));
         expect_problem(&ringfence_testkit::send(request).await, 404, "bot_not_found");
     }
-    expect_problem(&client.post(&format!("{path}/invoke"), &bob.key, &json!({ "input": 1 })).await, 404, "bot_not_found");
+    expect_problem(
+        &client.post(&format!("{path}/invoke"), &bob.key, &json!({ "input": 1 })).await,
+        404,
+        "bot_not_found",
+    );
 
-    let changed = client.patch(&path, &ada.key, &json!({ "name": "parrot", "limits": { "fuel": 5_000_000 } })).await.expect(200);
+    let changed = client
+        .patch(&path, &ada.key, &json!({ "name": "parrot", "limits": { "fuel": 5_000_000 } }))
+        .await
+        .expect(200);
     assert_eq!((changed["version"].as_u64(), changed["name"].as_str()), (Some(2), Some("parrot")));
     assert_eq!((&changed["limits"]["fuel"], &changed["config"]), (&json!(5_000_000), &json!({ "a": "b" })));
 
@@ -51,7 +67,11 @@ async fn create_get_list_update_delete(engine: Engine) {
 
     assert_eq!(client.delete(&path, &ada.key).await.status, 204);
     assert_eq!(client.get(&path, &ada.key).await.expect(200)["status"], "terminated");
-    expect_problem(&client.post(&format!("{path}/invoke"), &ada.key, &json!({ "input": 1 })).await, 409, "bot_terminated");
+    expect_problem(
+        &client.post(&format!("{path}/invoke"), &ada.key, &json!({ "input": 1 })).await,
+        409,
+        "bot_terminated",
+    );
     expect_problem(&client.patch(&path, &ada.key, &json!({ "name": "x" })).await, 409, "bot_terminated");
     assert_eq!(list("?status=running").await["total"], 1);
     let again = Market::deploy(&client, &ada, "echo", json!({ "name": "parrot" })).await;
@@ -64,7 +84,8 @@ async fn invoke_and_look_back(engine: Engine) {
     let ada = Market::register(&client, "Ada").await;
     let id = Market::deploy(&client, &ada, "echo", json!({})).await;
     let input = json!({ "text": "grüß dich", "numbers": [1, 2.5, null] });
-    let call = client.post(&format!("/bots/{id}/invoke"), &ada.key, &json!({ "input": input })).await.expect(200);
+    let call =
+        client.post(&format!("/bots/{id}/invoke"), &ada.key, &json!({ "input": input })).await.expect(200);
     assert_eq!((call["outcome"].as_str(), &call["output"]), (Some("completed"), &input));
     assert!(call["usage"]["fuel"].as_u64().unwrap() > 1000);
     assert!(call["usage"]["wall_us"].as_u64().unwrap() > 0);
@@ -72,7 +93,16 @@ async fn invoke_and_look_back(engine: Engine) {
     let list = client.get(&format!("/bots/{id}/invocations"), &ada.key).await.expect(200);
     assert_eq!(list["total"], 1);
     let kept = &list["invocations"][0];
-    for field in ["invocation_id", "outcome", "usage", "input_digest", "output_digest", "component", "engine", "started_at"] {
+    for field in [
+        "invocation_id",
+        "outcome",
+        "usage",
+        "input_digest",
+        "output_digest",
+        "component",
+        "engine",
+        "started_at",
+    ] {
         assert_eq!(kept[field], call[field], "{field}");
     }
     let one = format!("/bots/{id}/invocations/{}", kept["invocation_id"].as_str().unwrap());
@@ -118,9 +148,18 @@ async fn bad_deployments_are_refused(engine: Engine) {
         (json!({ "name": "Big Bot", "component": echo }), "invalid_fields"),
         (json!({ "name": "", "component": echo }), "invalid_fields"),
         (json!({ "name": "x", "component": echo, "limits": { "fuel": 0 } }), "invalid_fields"),
-        (json!({ "name": "x", "component": echo, "limits": { "wall_time_ms": 99_999_999 } }), "invalid_fields"),
-        (json!({ "name": "x", "component": echo, "grants": { "kv": { "quota_bytes": 0 } } }), "invalid_fields"),
-        (json!({ "name": "x", "component": oracle, "grants": { "kv": { "quota_bytes": 10 } } }), "invalid_fields"),
+        (
+            json!({ "name": "x", "component": echo, "limits": { "wall_time_ms": 99_999_999 } }),
+            "invalid_fields",
+        ),
+        (
+            json!({ "name": "x", "component": echo, "grants": { "kv": { "quota_bytes": 0 } } }),
+            "invalid_fields",
+        ),
+        (
+            json!({ "name": "x", "component": oracle, "grants": { "kv": { "quota_bytes": 10 } } }),
+            "invalid_fields",
+        ),
         (json!({ "name": "x", "component": echo, "grants": { "root": {} } }), "invalid_body"),
         (json!({ "name": "x", "component": echo, "limits": { "speed": 1 } }), "invalid_body"),
         (json!({ "name": "x", "component": "abc" }), "invalid_body"),
@@ -132,7 +171,9 @@ async fn bad_deployments_are_refused(engine: Engine) {
             assert!(answer.text_at("/detail").contains("kv"), "the grant is named");
         }
     }
-    let limits = client.post("/bots", &ada.key, &json!({ "name": "x", "component": echo, "limits": { "fuel": 0 } })).await;
+    let limits = client
+        .post("/bots", &ada.key, &json!({ "name": "x", "component": echo, "limits": { "fuel": 0 } }))
+        .await;
     assert_eq!(limits.body["errors"][0]["field"], "limits.fuel");
     assert_eq!(client.get("/bots", &ada.key).await.expect(200)["total"], 0, "nothing is stored");
 
@@ -163,7 +204,10 @@ async fn what_hostile_guests_get(engine: Engine) {
     ] {
         let more = json!({ "limits": limits });
         let id = Market::deploy(&client, &ada, &format!("hostile/{name}"), more).await;
-        let call = client.post(&format!("/bots/{id}/invoke"), &ada.key, &json!({ "input": input })).await.expect(200);
+        let call = client
+            .post(&format!("/bots/{id}/invoke"), &ada.key, &json!({ "input": input }))
+            .await
+            .expect(200);
         assert_eq!(call["outcome"], outcome, "{name}: {call}");
         assert!(call["output"].is_null(), "{name}");
         assert!(call["detail"].as_str().unwrap().len() > 10, "{name}: {call}");
@@ -172,7 +216,8 @@ async fn what_hostile_guests_get(engine: Engine) {
         assert_eq!(kept["invocations"][0]["outcome"], outcome, "{name}");
     }
     let echo = Market::deploy(&client, &ada, "echo", json!({})).await;
-    let call = client.post(&format!("/bots/{echo}/invoke"), &ada.key, &json!({ "input": 1 })).await.expect(200);
+    let call =
+        client.post(&format!("/bots/{echo}/invoke"), &ada.key, &json!({ "input": 1 })).await.expect(200);
     assert_eq!(call["output"], 1, "the host is as well as before");
 }
 
@@ -184,7 +229,9 @@ async fn a_store_of_its_own(engine: Engine) {
     let id = Market::deploy(&client, &ada, "notes", more.clone()).await;
     let call = |client: ringfence_testkit::Client, id: String, input: Value| {
         let key = ada.key.clone();
-        async move { client.post(&format!("/bots/{id}/invoke"), &key, &json!({ "input": input })).await.expect(200) }
+        async move {
+            client.post(&format!("/bots/{id}/invoke"), &key, &json!({ "input": input })).await.expect(200)
+        }
     };
     let add = |name: &str, text: &str| json!({ "do": "add", "name": name, "text": text });
     let added = call(client.clone(), id.clone(), add("milk", "two litres")).await;
@@ -195,9 +242,19 @@ async fn a_store_of_its_own(engine: Engine) {
     let kept = call(client.clone(), id.clone(), json!({ "do": "get", "name": "milk" })).await;
     assert!(kept["output"].to_string().contains("two litres"), "it lives on, also through a crash: {kept}");
     let full = call(client.clone(), id.clone(), add("long", &"x".repeat(1000))).await;
-    assert_eq!((full["outcome"].as_str(), full["failure_code"].as_str()), (Some("failed"), Some("kv_quota_exceeded")), "{full}");
+    assert_eq!(
+        (full["outcome"].as_str(), full["failure_code"].as_str()),
+        (Some("failed"), Some("kv_quota_exceeded")),
+        "{full}"
+    );
 
-    let other = Market::deploy(&client, &ada, "notes", json!({ "name": "other", "grants": { "kv": { "quota_bytes": 400 } } })).await;
+    let other = Market::deploy(
+        &client,
+        &ada,
+        "notes",
+        json!({ "name": "other", "grants": { "kv": { "quota_bytes": 400 } } }),
+    )
+    .await;
     let foreign = call(client.clone(), other, json!({ "do": "get", "name": "milk" })).await;
     assert!(!foreign["output"].to_string().contains("two litres"), "one bot never sees another's: {foreign}");
 
@@ -218,6 +275,10 @@ async fn creating_twice_under_one_key(engine: Engine) {
     assert_eq!(second.expect(201), first);
     let other = json!({ "name": "other", "component": digest });
     expect_problem(&client.post_once("/bots", &ada.key, "k1", &other).await, 422, "idempotency_key_reused");
-    expect_problem(&client.post_once("/bots", &ada.key, "a b", &other).await, 400, "malformed_idempotency_key");
+    expect_problem(
+        &client.post_once("/bots", &ada.key, "a b", &other).await,
+        400,
+        "malformed_idempotency_key",
+    );
     assert_eq!(client.get("/bots", &ada.key).await.expect(200)["total"], 1);
 }

@@ -89,7 +89,13 @@ fn component(text: &str) -> Vec<u8> {
 }
 
 fn unknown_import() -> Vec<u8> {
-    component(r#"(component (import "evil:host/root" (instance (export "run" (func)))))"#)
+    component(
+        r#"(component
+            (import "evil:host/root" (instance (export "run" (func))))
+            (core module $m (func (export "handle")))
+            (core instance $i (instantiate $m))
+            (func (export "handle") (canon lift (core func $i "handle"))))"#,
+    )
 }
 
 fn no_export() -> Vec<u8> {

@@ -4,6 +4,19 @@ use crate::{host, host_with};
 
 on_both_engines!(says_that_all_is_well, says_so_in_development_mode);
 
+#[tokio::test]
+async fn a_request_keeps_its_id_if_it_is_plain() {
+    let host = host(Engine::Sqlite).await;
+    for (sent, kept) in [("abc-1", true), ("a b", false), (&"x".repeat(65) as &str, false)] {
+        let request =
+            host.client().request(reqwest::Method::GET, "//health", "").header("x-request-id", sent);
+        let answer = ringfence_testkit::send(request).await;
+        let id = answer.headers["x-request-id"].to_str().unwrap();
+        assert_eq!(id == sent, kept, "{sent} → {id}");
+        assert!(!id.is_empty());
+    }
+}
+
 async fn says_that_all_is_well(engine: Engine) {
     let host = host(engine).await;
     let answer = host.client().get("//health", "").await;

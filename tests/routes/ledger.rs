@@ -18,13 +18,24 @@ async fn deposits_are_booked_once(engine: Engine) {
 
     let deposit = json!({ "agent_id": ada.id, "amount": "12.5", "external_reference": "wire-1" });
     let first = client.post_once("/admin/ledger/deposits", &operator, "d-1", &deposit).await.expect(201);
-    assert_eq!((first["amount"].as_str(), first["external_reference"].as_str()), (Some("12.500000"), Some("wire-1")));
+    assert_eq!(
+        (first["amount"].as_str(), first["external_reference"].as_str()),
+        (Some("12.500000"), Some("wire-1"))
+    );
     let replay = client.post_once("/admin/ledger/deposits", &operator, "d-1", &deposit).await;
     assert_eq!(replay.headers["idempotency-replayed"], "true");
     assert_eq!(replay.expect(201), first);
-    expect_problem(&client.post("/admin/ledger/deposits", &operator, &deposit).await, 409, "deposit_already_booked");
+    expect_problem(
+        &client.post("/admin/ledger/deposits", &operator, &deposit).await,
+        409,
+        "deposit_already_booked",
+    );
     let other = json!({ "agent_id": ada.id, "amount": "99", "external_reference": "wire-2" });
-    expect_problem(&client.post_once("/admin/ledger/deposits", &operator, "d-1", &other).await, 422, "idempotency_key_reused");
+    expect_problem(
+        &client.post_once("/admin/ledger/deposits", &operator, "d-1", &other).await,
+        422,
+        "idempotency_key_reused",
+    );
     assert_eq!(balance().await, "12.500000");
 }
 
@@ -76,7 +87,9 @@ async fn parallel_deposits_count_once(engine: Engine) {
     for answer in &answers {
         assert!(matches!(answer.status, 201 | 409), "{}", answer.text);
     }
-    let booked = answers.iter().filter(|answer| answer.status == 201 && !answer.headers.contains_key("idempotency-replayed"));
+    let booked = answers
+        .iter()
+        .filter(|answer| answer.status == 201 && !answer.headers.contains_key("idempotency-replayed"));
     assert_eq!(booked.count(), 1);
     assert_eq!(client.get("/ledger/balance", &ada.key).await.expect(200)["available"], "10.000000");
 }

@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 use super::refuses_without_a_key;
 use crate::host;
 
-on_both_engines!(submit_and_read, bad_submissions_are_refused, attempts_are_limited, who_sees_what, an_end_is_an_end);
+on_both_engines!(
+    submit_and_read,
+    bad_submissions_are_refused,
+    attempts_are_limited,
+    who_sees_what,
+    an_end_is_an_end
+);
 
 async fn submit_and_read(engine: Engine) {
     let host = host(engine).await;
@@ -15,7 +21,8 @@ async fn submit_and_read(engine: Engine) {
     market.claim(&market.worker, &job).await;
     refuses_without_a_key(client, Method::POST, &format!("/jobs/{job}/submit")).await;
     let body = json!({ "content": { "answer": 42 }, "worker_id": market.worker.id });
-    let taken = client.post_once(&format!("/jobs/{job}/submit"), &market.worker.key, "s", &body).await.expect(202);
+    let taken =
+        client.post_once(&format!("/jobs/{job}/submit"), &market.worker.key, "s", &body).await.expect(202);
     assert_eq!((taken["status"].as_str(), taken["attempt"].as_u64()), (Some("judging"), Some(1)));
     let id = taken["submission_id"].as_str().unwrap();
     let verdict = market.verdict(&market.worker, id).await;
@@ -25,11 +32,29 @@ async fn submit_and_read(engine: Engine) {
     let replay = client.post_once(&format!("/jobs/{job}/submit"), &market.worker.key, "s", &body).await;
     assert_eq!(replay.headers["idempotency-replayed"], "true");
     assert_eq!(replay.expect(202), taken);
+    // What is paid for is what was handed in, to the byte.
+    let exact = r#"{"b": 12345678901234567890123, "a": 2.50}"#;
+    let second = market.funded(json!({})).await;
+    market.claim(&market.worker, &second).await;
+    let request = client.request(Method::POST, &format!("/jobs/{second}/submit"), &market.worker.key);
+    let request =
+        request.header("content-type", "application/json").body(format!("{{\"content\": {exact}}}"));
+    let handed_in = ringfence_testkit::send(request).await;
+    assert!(handed_in.text.contains(exact), "{}", handed_in.text);
+    let handed_in = handed_in.text_at("/submission_id").to_owned();
+    assert_eq!(market.verdict(&market.worker, &handed_in).await["status"], "passed");
+    let bought = client.get(&format!("/submissions/{handed_in}"), &market.buyer.key).await;
+    assert!(bought.text.contains(exact), "{}", bought.text);
     let own = client.get("/submissions?worker_id=me", &market.worker.key).await.expect(200);
-    assert_eq!((own["total"].as_u64(), own["submissions"][0]["submission_id"].as_str()), (Some(1), Some(id)));
+    assert_eq!((own["total"].as_u64(), own["submissions"][1]["submission_id"].as_str()), (Some(2), Some(id)));
     let nobody = id.replace("sub_0", "sub_7");
-    expect_problem(&client.get(&format!("/submissions/{nobody}"), &market.worker.key).await, 404, "submission_not_found");
-    let foreign = client.get(&format!("/submissions?worker_id={}", market.buyer.id), &market.worker.key).await;
+    expect_problem(
+        &client.get(&format!("/submissions/{nobody}"), &market.worker.key).await,
+        404,
+        "submission_not_found",
+    );
+    let foreign =
+        client.get(&format!("/submissions?worker_id={}", market.buyer.id), &market.worker.key).await;
     expect_problem(&foreign, 403, "other_agent");
 }
 
@@ -71,11 +96,19 @@ async fn attempts_are_limited(engine: Engine) {
     for attempt in 1..=2 {
         let submission = market.submit(&market.worker, &job, &json!("nonsense")).await;
         let verdict = market.verdict(&market.worker, &submission).await;
-        assert_eq!((verdict["status"].as_str(), verdict["attempt"].as_u64()), (Some("failed"), Some(attempt)), "{verdict}");
+        assert_eq!(
+            (verdict["status"].as_str(), verdict["attempt"].as_u64()),
+            (Some("failed"), Some(attempt)),
+            "{verdict}"
+        );
         assert!(verdict["oracle_fault"].is_null(), "bad work is the worker's fault: {verdict}");
     }
     let path = format!("/jobs/{job}/submit");
-    expect_problem(&client.post(&path, &market.worker.key, &json!({ "content": 1 })).await, 409, "attempts_used");
+    expect_problem(
+        &client.post(&path, &market.worker.key, &json!({ "content": 1 })).await,
+        409,
+        "attempts_used",
+    );
     let _ = market.submit(&rival, &job, &json!(1)).await;
     expect_problem(&client.post(&path, &rival.key, &json!({ "content": 1 })).await, 409, "submissions_used");
 }
@@ -97,7 +130,11 @@ async fn who_sees_what(engine: Engine) {
         for path in [format!("/jobs/{job}/submissions"), format!("/submissions/{refused}")] {
             let seen = client.get(&path, key).await;
             assert_eq!(seen.status, 200);
-            assert!(seen.text.contains(&refused) && seen.text.contains("\"failed\""), "metadata: {}", seen.text);
+            assert!(
+                seen.text.contains(&refused) && seen.text.contains("\"failed\""),
+                "metadata: {}",
+                seen.text
+            );
             for hidden in [secret, "\"reason\"", "\"steps\"", "\"content\"", "\"evaluation\""] {
                 assert!(!seen.text.contains(hidden), "{hidden} in {}", seen.text);
             }
@@ -109,8 +146,15 @@ async fn who_sees_what(engine: Engine) {
     let call = calls["invocations"][0]["invocation_id"].as_str().unwrap();
     let logs = client.get(&format!("/bots/{bot}/invocations/{call}/logs"), &market.buyer.key).await;
     expect_problem(&logs, 403, "logs_sealed");
-    let detail = &client.get(&format!("/bots/{bot}/invocations/{call}"), &market.buyer.key).await.expect(200)["detail"];
-    assert_eq!(detail, &Value::Null);
+    for record in [
+        &calls["invocations"][0],
+        &client.get(&format!("/bots/{bot}/invocations/{call}"), &market.buyer.key).await.expect(200),
+    ] {
+        assert_eq!(record["sealed"], true, "{record}");
+        for closed in ["detail", "usage", "output_digest"] {
+            assert_eq!(record[closed], Value::Null, "{closed}: {record}");
+        }
+    }
 
     let right = json!({ "rows": [], "counts": { "rows_read": 0, "kept": 0, "duplicates": 0, "cancelled": 0, "rejected": 0 },
         "grand_total_cents": 0, "rejected": [] });
@@ -119,6 +163,11 @@ async fn who_sees_what(engine: Engine) {
     assert_eq!(verdict["status"], "passed", "{verdict}");
     let bought = client.get(&format!("/submissions/{won}"), &market.buyer.key).await.expect(200);
     assert_eq!(bought["content"], right, "what is paid for is seen");
+    let calls = client.get(&format!("/bots/{bot}/invocations"), &market.buyer.key).await.expect(200);
+    assert_eq!(
+        (&calls["invocations"][0]["sealed"], &calls["invocations"][1]["sealed"]),
+        (&json!(false), &json!(true))
+    );
     let hidden = client.get(&format!("/submissions/{won}"), &stranger.key).await.expect(200);
     assert!(hidden.get("content").is_none(), "{hidden}");
     let still = client.get(&format!("/submissions/{refused}"), &market.buyer.key).await;
@@ -137,8 +186,16 @@ async fn an_end_is_an_end(engine: Engine) {
     let submission = market.submit(&market.worker, &job, &json!(1)).await;
     assert_eq!(market.verdict(&market.worker, &submission).await["status"], "passed");
     let path = format!("/jobs/{job}");
-    expect_problem(&client.post(&format!("{path}/submit"), &rival.key, &json!({ "content": 2 })).await, 409, "job_resolved");
+    expect_problem(
+        &client.post(&format!("{path}/submit"), &rival.key, &json!({ "content": 2 })).await,
+        409,
+        "job_resolved",
+    );
     expect_problem(&client.post_empty(&format!("{path}/claim"), &rival.key).await, 409, "job_resolved");
-    expect_problem(&client.post_empty(&format!("{path}/cancel"), &market.buyer.key).await, 409, "job_resolved");
+    expect_problem(
+        &client.post_empty(&format!("{path}/cancel"), &market.buyer.key).await,
+        409,
+        "job_resolved",
+    );
     expect_problem(&client.post_empty(&format!("{path}/fund"), &market.buyer.key).await, 409, "job_resolved");
 }

@@ -12,6 +12,6 @@ fn evaluate(job: Job<u64>, _: Submission<Value>) -> Result<Verdict, Failure> {
         turns = black_box(turns.wrapping_add(1));
     }
     let mut checks = Checks::new();
-    checks.check("counted to the end", true, format!("{turns} turns"));
+    checks.check("counted to the end", Ok::<_, String>(format!("{turns} turns")));
     Ok(checks.verdict())
 }

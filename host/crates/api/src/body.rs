@@ -67,7 +67,9 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
 
 async fn read<T: DeserializeOwned>(request: Request, app: &App) -> Result<(T, Bytes), Problem> {
     let json = request.headers().get(axum::http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let json = json.is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json"));
+    let json = json.is_some_and(|kind| {
+        kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    });
     if !json {
         return Err(JsonRejection::MissingJsonContentType(Default::default()).into());
     }

@@ -5,7 +5,9 @@ use axum::http::StatusCode;
 use crate::Problem;
 
 /// Runs a use case that changes something in a task of its own, so that a client that hangs up never cuts it in half.
-pub(crate) async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
+pub(crate) async fn detached<T, E>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, Problem>
 where
     T: Send + 'static,
     E: Send + 'static,

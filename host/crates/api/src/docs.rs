@@ -2,14 +2,13 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_scalar::{Scalar, Servable as _};
+use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{ApiConfig, App, v1};
 
@@ -41,7 +40,8 @@ struct ApiKeySecurity;
 
 impl Modify for ApiKeySecurity {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, `rf_live_…`"));
+        let scheme =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, `rf_live_…`"));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
     }
@@ -60,10 +60,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     routes(&ApiConfig::default()).into_openapi()
 }
 
-/// The document and its page.
+/// The document and its page. The page is served from here and loads nothing from elsewhere.
 pub(crate) fn pages(document: utoipa::openapi::OpenApi) -> Router<App> {
-    let page = Scalar::with_url("/docs", document.clone());
-    Router::new().route("/openapi.json", get(move || async move { Json(document) })).merge(page)
+    Router::new().merge(SwaggerUi::new("/docs").url("/openapi.json", document))
 }
 
 /// How the host is.

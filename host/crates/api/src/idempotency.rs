@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ringfence_control::{Answer, Idempotency};
 use ringfence_model::Sha256;
@@ -31,10 +31,8 @@ pub(crate) fn of(key: String, method: &Method, path: &str, body: &[u8]) -> Idemp
 
 /// The answer to a request that may have been replayed: the same status and body as then, and a header that says so.
 pub(crate) fn answer<T: Serialize>(status: StatusCode, answer: Answer<T>) -> Response {
-    let mut response = (status, Json(answer.value)).into_response();
-    if answer.replayed {
-        let name = HeaderName::from_static("idempotency-replayed");
-        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    match answer {
+        Answer::New(value) => (status, Json(value)).into_response(),
+        Answer::Replay(value) => (status, [("idempotency-replayed", "true")], Json(value)).into_response(),
     }
-    response
 }

@@ -67,15 +67,22 @@ fn router(control: Control, config: ApiConfig) -> Router {
     let id = HeaderName::from_static("x-request-id");
     routes
         .merge(docs::pages(document))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path.") })
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path.")
+        })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method.")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "This path does not take this method.",
+            )
         })
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(id.clone()))
         .layer(SetRequestIdLayer::new(id, NewRequestId))
+        .layer(middleware::map_request(short_request_id))
         .with_state(app)
 }
 
@@ -94,24 +101,46 @@ pub async fn serve(
 
 /// What every answer carries: the request id inside a problem, and the warning of development mode.
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
-    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok().map(str::to_owned));
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .and_then(|id| id.header_value().to_str().ok().map(str::to_owned));
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.with_request_id(id).shown(app.config.dev_mode).into_response();
     }
     if app.config.dev_mode {
-        response.headers_mut().insert(HeaderName::from_static("x-dev-mode"), HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("x-dev-mode"), HeaderValue::from_static("true"));
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 fn span(request: &Request) -> tracing::Span {
-    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .and_then(|id| id.header_value().to_str().ok())
+        .unwrap_or_default();
     tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
 }
 
-/// Request ids that are made here: 128 random bits. A client's own is kept if it is short and printable.
+/// Drops a client's request id that is too long or not plain: it will stand in logs.
+async fn short_request_id(mut request: Request) -> Request {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    let headers = request.headers_mut();
+    if headers
+        .get("x-request-id")
+        .is_some_and(|id| id.len() > 64 || id.is_empty() || !id.as_bytes().iter().all(plain))
+    {
+        headers.remove("x-request-id");
+    }
+    request
+}
+
+/// Request ids that are made here: 128 random bits.
 #[derive(Clone, Copy)]
 struct NewRequestId;
 

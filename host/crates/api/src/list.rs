@@ -7,6 +7,7 @@ use crate::Problem;
 /// Which part of a list.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Slice {
     /// How many at most, 1 to 200.
     #[serde(default = "fifty")]

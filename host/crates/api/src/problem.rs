@@ -81,6 +81,10 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"ringfence\""));
         }
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the body is not read, so the connection cannot be used again.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, seconds.max(1).into());
@@ -95,7 +99,8 @@ impl IntoResponse for Problem {
 
 impl From<Invalid> for Problem {
     fn from(Invalid(errors): Invalid) -> Self {
-        let fields: Vec<_> = errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
+        let fields: Vec<_> =
+            errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
         let detail = format!("The request has wrong values: {}.", fields.join("; "));
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail) }
     }
@@ -118,11 +123,13 @@ impl From<Internal> for Problem {
                 "The database was busy for too long; nothing was changed. Try again.",
             )
             .retry_after(RETRY_AFTER),
-            Internal::Store(_) | Internal::Sandbox(_) | Internal::Invariant(_) | Internal::Document(_) => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "Something went wrong on the host; nothing was changed. The host's log has it under this request id.",
-            ),
+            Internal::Store(_) | Internal::Sandbox(_) | Internal::Invariant(_) | Internal::Document(_) => {
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "Something went wrong on the host; nothing was changed. The host's log has it under this request id.",
+                )
+            }
         };
         problem.debug = Some(chain);
         problem
@@ -194,7 +201,10 @@ impl From<PathRejection> for Problem {
         Self::new(
             StatusCode::NOT_FOUND,
             "no_such_id",
-            format!("There is nothing under this path, because it has no proper id in it: {}.", reason(&rejection)),
+            format!(
+                "There is nothing under this path, because it has no proper id in it: {}.",
+                reason(&rejection)
+            ),
         )
     }
 }

@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::error::Checks;
-use crate::idempotency::Once;
 use crate::kv::BotKv;
 use crate::{Answer, Caller, Control, Idempotency, IdempotencyError, Internal, Invalid, Page};
 
@@ -168,6 +167,9 @@ pub struct InvocationView {
     /// `completed`, `failed` (the guest said that it could not), or the limit or fault that ended it.
     #[schema(example = "completed")]
     pub outcome: String,
+    /// Whether this is an oracle's call about a submission that has not passed. What it said, and what it used, could
+    /// carry the work to a buyer who has not paid for it, so both stay closed until it passes.
+    pub sealed: bool,
     /// What happened, in a sentence, where it did not complete.
     pub detail: Option<String>,
     /// The digest of what it was given.
@@ -178,8 +180,8 @@ pub struct InvocationView {
     pub output_digest: Option<Sha256>,
     /// The engine that ran it.
     pub engine: String,
-    /// What it used.
-    pub usage: UsageView,
+    /// What it used; absent while it is sealed.
+    pub usage: Option<UsageView>,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
@@ -285,8 +287,8 @@ impl Control {
         once: Option<&Idempotency>,
     ) -> Result<Answer<BotView>, BotError> {
         let mut tx = self.store.begin().await?;
-        if let Once::Done(view) = self.begin_once::<_, BotError>(&mut tx, caller, once).await? {
-            return Ok(Answer::replay(view));
+        if let Some(answer) = self.begin_once::<BotError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
         }
         let component = components::get(&mut tx, caller.org(), &new.component).await?;
         let component = component.ok_or(BotError::NoSuchComponent)?;
@@ -309,7 +311,7 @@ impl Control {
         bots::insert(&mut tx, &to_row(caller, &view)?).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
-        Ok(Answer::new(view))
+        Ok(Answer::New(view))
     }
 
     /// A bot of the caller's org.
@@ -337,7 +339,12 @@ impl Control {
     ///
     /// # Errors
     /// As [`Self::create_bot`], and [`BotError::Changed`] if two changes met.
-    pub async fn update_bot(&self, caller: &Caller, id: &BotId, changes: BotChanges) -> Result<BotView, BotError> {
+    pub async fn update_bot(
+        &self,
+        caller: &Caller,
+        id: &BotId,
+        changes: BotChanges,
+    ) -> Result<BotView, BotError> {
         let mut tx = self.store.begin().await?;
         let mut view = own_bot(&mut tx, caller, id).await?;
         if view.status == BotStatus::Terminated {
@@ -397,7 +404,12 @@ impl Control {
     ///
     /// # Errors
     /// [`BotError::Busy`] if no instance becomes free in time.
-    pub async fn invoke_bot(&self, caller: &Caller, id: &BotId, input: &RawValue) -> Result<InvokedBot, BotError> {
+    pub async fn invoke_bot(
+        &self,
+        caller: &Caller,
+        id: &BotId,
+        input: &RawValue,
+    ) -> Result<InvokedBot, BotError> {
         let bot = self.bot(caller, id).await?;
         if bot.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
@@ -469,7 +481,12 @@ impl Control {
     ) -> Result<Page<InvocationView>, BotError> {
         let mut reader = self.store.reader().await?;
         own_bot(&mut reader, caller, id).await?;
-        Ok(Page::of(invocations::list(&mut reader, id, limit, offset).await?, InvocationView::from))
+        let page = invocations::list(&mut reader, id, limit, offset).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for call in page.items {
+            items.push(open_or_sealed(&mut reader, call).await?);
+        }
+        Ok(Page { items, total: page.total })
     }
 
     /// One call of a bot.
@@ -483,7 +500,8 @@ impl Control {
         id: &InvocationId,
     ) -> Result<InvocationView, BotError> {
         let mut reader = self.store.reader().await?;
-        Ok(own_invocation(&mut reader, caller, bot, id).await?.into())
+        let call = own_invocation(&mut reader, caller, bot, id).await?;
+        open_or_sealed(&mut reader, call).await
     }
 
     /// What a call wrote to its logs. An oracle's logs are sealed until the submission has passed: they could carry
@@ -499,11 +517,8 @@ impl Control {
     ) -> Result<Vec<LogLineView>, BotError> {
         let mut reader = self.store.reader().await?;
         let invocation = own_invocation(&mut reader, caller, bot, id).await?;
-        if let Some(submission) = &invocation.submission_id {
-            let submission = submissions::get(&mut reader, submission).await?;
-            if submission.is_none_or(|submission| submission.status != SubmissionStatus::Passed) {
-                return Err(BotError::Sealed);
-            }
+        if sealed(&mut reader, &invocation).await? {
+            return Err(BotError::Sealed);
         }
         let lines = invocations::logs(&mut reader, id).await?;
         Ok(lines.map(serde_json::from_value).transpose().map_err(Internal::from)?.unwrap_or_default())
@@ -513,7 +528,10 @@ impl Control {
     fn check_bot(&self, bot: &BotView, component: &Component) -> Result<(), BotError> {
         let mut checks = Checks::default();
         let name_holds = (1..=63).contains(&bot.name.len())
-            && bot.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && bot
+                .name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
             && !bot.name.starts_with('-')
             && !bot.name.ends_with('-');
         checks.require(
@@ -580,6 +598,29 @@ async fn own_invocation(
     own_bot(session, caller, bot).await?;
     let invocation = invocations::get(session, id).await?.filter(|invocation| invocation.bot_id == *bot);
     invocation.ok_or(BotError::NoSuchInvocation)
+}
+
+/// Whether a call is about a submission that has not passed.
+async fn sealed(
+    session: &mut ringfence_store::Session,
+    call: &invocations::Invocation,
+) -> Result<bool, BotError> {
+    let Some(submission) = &call.submission_id else { return Ok(false) };
+    let submission = submissions::get(session, submission).await?;
+    Ok(submission.is_none_or(|submission| submission.status != SubmissionStatus::Passed))
+}
+
+async fn open_or_sealed(
+    session: &mut ringfence_store::Session,
+    call: invocations::Invocation,
+) -> Result<InvocationView, BotError> {
+    let sealed = sealed(session, &call).await?;
+    let view = InvocationView::from(call);
+    Ok(if sealed {
+        InvocationView { sealed, detail: None, output_digest: None, usage: None, ..view }
+    } else {
+        view
+    })
 }
 
 fn to_row(caller: &Caller, view: &BotView) -> Result<Bot, Internal> {
@@ -667,11 +708,12 @@ impl From<invocations::Invocation> for InvocationView {
             bot_version: row.bot_version,
             component: row.component_digest,
             outcome: row.outcome,
+            sealed: false,
             detail: row.detail,
             input_digest: row.input_digest,
             output_digest: row.output_digest,
             engine: row.engine,
-            usage: row.usage.into(),
+            usage: Some(row.usage.into()),
             started_at: row.started_at,
         }
     }

@@ -8,7 +8,7 @@ use ringfence_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Answer, Caller, Control, Internal, Page};
+use crate::{Caller, Control, Internal, Page};
 
 /// A stored component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -78,18 +78,22 @@ impl ComponentSource for StoredComponents {
 }
 
 impl Control {
-    /// Validates, compiles and stores a component. Uploading the same bytes again answers with what is there
-    /// (`replayed`).
+    /// Validates, compiles and stores a component; whether it is new to the org. Uploading the same bytes again
+    /// answers with what is there.
     ///
     /// # Errors
     /// [`ComponentError::Invalid`] says what is wrong with the bytes.
-    pub async fn upload_component(&self, caller: &Caller, wasm: Bytes) -> Result<Answer<ComponentView>, ComponentError> {
+    pub async fn upload_component(
+        &self,
+        caller: &Caller,
+        wasm: Bytes,
+    ) -> Result<(ComponentView, bool), ComponentError> {
         let digest = Sha256::of(&wasm);
         let mut reader = self.store.reader().await?;
         let known = components::get(&mut reader, caller.org(), &digest).await?;
         drop(reader);
         if let Some(known) = known {
-            return Ok(Answer::replay(known.into()));
+            return Ok((known.into(), false));
         }
         let info = self.runtime.prepare(wasm.clone()).await.map_err(ComponentError::Invalid)?;
         let component = Component {
@@ -109,7 +113,7 @@ impl Control {
         let stored = components::get(&mut tx, caller.org(), &digest).await?;
         tx.commit().await?;
         let view = stored.map_or_else(|| component.into(), ComponentView::from);
-        Ok(if new { Answer::new(view) } else { Answer::replay(view) })
+        Ok((view, new))
     }
 
     /// A component of the caller's org.

@@ -1,7 +1,7 @@
 use ringfence_model::Sha256;
 use ringfence_store::{Tx, idempotency};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::{Caller, Control, Internal};
 
@@ -14,13 +14,13 @@ pub struct Idempotency {
     pub request: Sha256,
 }
 
-/// The result of a use case, and whether it is that of an earlier, equal request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<T> {
-    /// The result.
-    pub value: T,
-    /// Nothing was done now: this is what was answered then.
-    pub replayed: bool,
+/// The answer of a use case that an `Idempotency-Key` can guard.
+#[derive(Debug, Clone)]
+pub enum Answer<T> {
+    /// It was done now.
+    New(T),
+    /// Nothing was done now: an earlier, equal request was answered with this, to the byte.
+    Replay(Box<RawValue>),
 }
 
 /// Why a request with an `Idempotency-Key` was not carried out.
@@ -34,28 +34,24 @@ pub enum IdempotencyError {
     Running,
 }
 
-/// What [`Control::begin_once`] found.
-pub(crate) enum Once<T> {
-    /// Go on.
-    New,
-    /// It has been done; this was the answer.
-    Done(T),
-}
-
 impl Control {
     /// The first statement of a use case's transaction: claims the client's key, or finds the answer given under it.
-    pub(crate) async fn begin_once<T, E>(&self, tx: &mut Tx, caller: &Caller, once: Option<&Idempotency>) -> Result<Once<T>, E>
+    pub(crate) async fn begin_once<E>(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        once: Option<&Idempotency>,
+    ) -> Result<Option<Box<RawValue>>, E>
     where
-        T: DeserializeOwned,
         E: From<IdempotencyError> + From<Internal>,
     {
-        let Some(once) = once else { return Ok(Once::New) };
+        let Some(once) = once else { return Ok(None) };
         let (request, now) = (once.request.to_string(), self.clock.now());
         let begun = idempotency::begin(tx, caller.principal(), &once.key, caller.org(), &request, now).await;
         match begun {
-            Ok(idempotency::Begun::New) => Ok(Once::New),
+            Ok(idempotency::Begun::New) => Ok(None),
             Ok(idempotency::Begun::Replay(response)) => {
-                Ok(Once::Done(serde_json::from_str(&response).map_err(Internal::from)?))
+                Ok(Some(RawValue::from_string(response).map_err(Internal::from)?))
             }
             Ok(idempotency::Begun::Mismatch) => Err(IdempotencyError::Mismatch.into()),
             // The first request holds the key's row until it commits: whoever waits for it in vain gets `Busy`.
@@ -77,15 +73,5 @@ impl Control {
         let Some(once) = once else { return Ok(()) };
         let response = serde_json::to_string(answer)?;
         Ok(idempotency::finish(tx, caller.principal(), &once.key, &response).await?)
-    }
-}
-
-impl<T> Answer<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self { value, replayed: false }
-    }
-
-    pub(crate) const fn replay(value: T) -> Self {
-        Self { value, replayed: true }
     }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringfence_model::{
-    AgentId, BotId, BotStatus, FeeBps, JobEvent, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256, SubmissionId,
-    Timestamp, hex,
+    AgentId, BotId, BotStatus, FeeBps, JobEvent, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256,
+    SubmissionId, Timestamp, hex,
 };
 use ringfence_runtime::Limits;
 use ringfence_store::components::ComponentKind;
@@ -24,7 +24,6 @@ pub use ringfence_store::jobs::JobSort as SortJobs;
 
 use crate::accounts::NO_WALLET;
 use crate::error::Checks;
-use crate::idempotency::Once;
 use crate::ledger::{InsufficientFunds, Movement};
 use crate::worker::TaskKind;
 use crate::{Answer, Caller, Control, EventName, Idempotency, IdempotencyError, Internal, Invalid, Page};
@@ -307,12 +306,13 @@ impl Control {
         }
         let now = self.clock.now();
         let expiry = new.expiry.unwrap_or_else(|| now.plus(DEFAULT_EXPIRY));
-        let (max_submissions, max_retries) = (new.max_submissions.unwrap_or(100), new.max_retries.unwrap_or(3));
+        let (max_submissions, max_retries) =
+            (new.max_submissions.unwrap_or(100), new.max_retries.unwrap_or(3));
         check_new_job(&new, now, expiry, max_submissions, max_retries)?;
 
         let mut tx = self.store.begin().await?;
-        if let Once::Done(view) = self.begin_once::<_, JobError>(&mut tx, caller, once).await? {
-            return Ok(Answer::replay(view));
+        if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
         }
         self.usable_oracle(&mut tx, caller, &new.oracle).await?;
         let job = Job {
@@ -345,12 +345,19 @@ impl Control {
         };
         jobs::insert(&mut tx, &job, new.input.as_deref().map(RawValue::get)).await?;
         self.enqueue(&mut tx, TaskKind::Expire, &job.org_id, job.id.as_str(), expiry, json!({})).await?;
-        self.emit(&mut tx, EventName::JobCreated, (&job.org_id, None), &job.id, json!({ "price": job.price })).await?;
+        self.emit(
+            &mut tx,
+            EventName::JobCreated,
+            (&job.org_id, None),
+            &job.id,
+            json!({ "price": job.price }),
+        )
+        .await?;
         let view = job_view(job)?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
         self.queue_bell.notify_one();
-        Ok(Answer::new(view))
+        Ok(Answer::New(view))
     }
 
     /// A job. Every caller may see it: it is an offer.
@@ -411,8 +418,8 @@ impl Control {
         once: Option<&Idempotency>,
     ) -> Result<Answer<JobView>, JobError> {
         let mut tx = self.store.begin().await?;
-        if let Once::Done(view) = self.begin_once::<_, JobError>(&mut tx, caller, once).await? {
-            return Ok(Answer::replay(view));
+        if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
         }
         let job = own_job(&mut tx, caller, id).await?;
         let now = self.clock.now();
@@ -457,7 +464,7 @@ impl Control {
         let view = reread(&mut tx, id).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
-        Ok(Answer::new(view))
+        Ok(Answer::New(view))
     }
 
     /// Takes part in a job. Several workers may; the first whose submission passes wins.
@@ -513,8 +520,8 @@ impl Control {
         once: Option<&Idempotency>,
     ) -> Result<Answer<JobView>, JobError> {
         let mut tx = self.store.begin().await?;
-        if let Once::Done(view) = self.begin_once::<_, JobError>(&mut tx, caller, once).await? {
-            return Ok(Answer::replay(view));
+        if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
         }
         let job = own_job(&mut tx, caller, id).await?;
         job.status.transition(JobEvent::Cancel).map_err(|_| JobError::WrongStatus { status: job.status })?;
@@ -525,7 +532,7 @@ impl Control {
         let view = reread(&mut tx, id).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
-        Ok(Answer::new(view))
+        Ok(Answer::New(view))
     }
 
     /// Ends a job that nobody won: gives the escrow back and tells of it. The job is locked and nothing is judged.
@@ -580,7 +587,9 @@ fn check_new_job(
     checks.require(new.price > MicroUsdc::ZERO, "price", "must be more than zero");
     let kind = new.artifact_type.as_bytes();
     let kind_holds = (1..=32).contains(&kind.len())
-        && kind.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));
+        && kind
+            .iter()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));
     checks.require(kind_holds, "artifact_type", "must have 1 to 32 lower-case letters, digits, `_` and `-`");
     checks.require(expiry > now, "expiry", "must lie in the future");
     checks.require(expiry <= now.plus(MAX_EXPIRY), "expiry", "must lie within 366 days from now");

@@ -37,9 +37,10 @@ impl KvStore for BotKv {
         };
         match written.await {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(KvError::QuotaExceeded(format!("the store may hold {} bytes, keys and values", self.quota_bytes)))
-            }
+            Ok(false) => Err(KvError::QuotaExceeded(format!(
+                "the store may hold {} bytes, keys and values",
+                self.quota_bytes
+            ))),
             Err(error) => Err(unavailable(&error)),
         }
     }
@@ -55,7 +56,8 @@ impl KvStore for BotKv {
 
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError> {
         let mut reader = self.store.reader().await.map_err(|error| unavailable(&error))?;
-        let keys = kv::list_keys(&mut reader, &self.bot, prefix.as_bytes(), after.map(str::as_bytes), limit).await;
+        let keys =
+            kv::list_keys(&mut reader, &self.bot, prefix.as_bytes(), after.map(str::as_bytes), limit).await;
         let keys = keys.map_err(|error| unavailable(&error))?;
         Ok(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect())
     }

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::Checks;
-use crate::idempotency::Once;
 use crate::{Answer, Caller, Control, Idempotency, IdempotencyError, Internal, Invalid};
 
 /// Money that an operator has received for an agent, outside of the ledger.
@@ -116,8 +115,8 @@ impl Control {
         checks.done()?;
 
         let mut tx = self.store.begin().await?;
-        if let Once::Done(view) = self.begin_once::<_, LedgerError>(&mut tx, caller, once).await? {
-            return Ok(Answer::replay(view));
+        if let Some(answer) = self.begin_once::<LedgerError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
         }
         let agent = accounts::agent(&mut tx, &new.agent_id).await?.ok_or(LedgerError::NoSuchAgent)?;
         let outside = self.platform_account(&mut tx, AccountKind::External).await?;
@@ -137,7 +136,9 @@ impl Control {
         match ledger::post(&mut tx, &transfer).await? {
             Posted::Posted => {}
             Posted::AlreadyPosted => return Err(LedgerError::AlreadyBooked),
-            Posted::InsufficientFunds => return Err(Internal::Invariant("the outside has no lower bound").into()),
+            Posted::InsufficientFunds => {
+                return Err(Internal::Invariant("the outside has no lower bound").into());
+            }
         }
         let view = DepositView {
             transfer_id: transfer.id,
@@ -148,7 +149,7 @@ impl Control {
         };
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
-        Ok(Answer::new(view))
+        Ok(Answer::New(view))
     }
 
     /// What the caller has.
@@ -168,11 +169,21 @@ impl Control {
         Ok(BalanceView { agent_id: caller.agent().cloned(), available })
     }
 
-    pub(crate) async fn agent_account(&self, tx: &mut Tx, org: &OrgId, agent: &AgentId) -> Result<Account, Internal> {
+    pub(crate) async fn agent_account(
+        &self,
+        tx: &mut Tx,
+        org: &OrgId,
+        agent: &AgentId,
+    ) -> Result<Account, Internal> {
         self.account(tx, org, AccountKind::Agent, agent.as_str()).await
     }
 
-    pub(crate) async fn escrow_account(&self, tx: &mut Tx, org: &OrgId, job: &JobId) -> Result<Account, Internal> {
+    pub(crate) async fn escrow_account(
+        &self,
+        tx: &mut Tx,
+        org: &OrgId,
+        job: &JobId,
+    ) -> Result<Account, Internal> {
         self.account(tx, org, AccountKind::Escrow, job.as_str()).await
     }
 
@@ -181,7 +192,13 @@ impl Control {
         self.account(tx, &platform, kind, platform.as_str()).await
     }
 
-    async fn account(&self, tx: &mut Tx, org: &OrgId, kind: AccountKind, owner: &str) -> Result<Account, Internal> {
+    async fn account(
+        &self,
+        tx: &mut Tx,
+        org: &OrgId,
+        kind: AccountKind,
+        owner: &str,
+    ) -> Result<Account, Internal> {
         let account = Account {
             id: AccountId::new(&*self.clock, &*self.rng),
             org_id: org.clone(),
@@ -238,7 +255,8 @@ impl Control {
                 let movement =
                     Movement { kind, from: &escrow.id, to, amount, job: Some(job), subject: job.as_str() };
                 let booked = self.book(tx, buyer_org, movement).await?;
-                booked.map_err(|InsufficientFunds| Internal::Invariant("an escrow holds less than it does"))?;
+                booked
+                    .map_err(|InsufficientFunds| Internal::Invariant("an escrow holds less than it does"))?;
             }
         }
         Ok(split)

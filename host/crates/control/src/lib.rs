@@ -28,7 +28,8 @@ use tokio::sync::Notify;
 
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use bots::{
-    BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView, NewBot, UsageView,
+    BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
+    NewBot, UsageView,
 };
 pub use caller::{AuthenticationError, Caller};
 pub use components::{ComponentError, ComponentView, StoredComponents};
@@ -38,7 +39,9 @@ pub use idempotency::{Answer, Idempotency, IdempotencyError};
 pub use jobs::{ClaimView, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, SortJobs};
 pub use ledger::{BalanceView, DepositView, LedgerError, NewDeposit};
 pub use ringfence_store::components::ComponentKind;
-pub use submissions::{EvaluationView, NewSubmission, PrivateSubmissionView, StepView, SubmissionError, SubmissionView};
+pub use submissions::{
+    EvaluationView, NewSubmission, PrivateSubmissionView, StepView, SubmissionError, SubmissionView,
+};
 
 /// What an operator decides about the market and its limits.
 #[derive(Debug, Clone)]
@@ -53,7 +56,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { platform_fee: FeeBps::DEFAULT, oracle_timeout: Duration::from_secs(120), oracle_concurrency: 4 }
+        Self {
+            platform_fee: FeeBps::DEFAULT,
+            oracle_timeout: Duration::from_secs(120),
+            oracle_concurrency: 4,
+        }
     }
 }
 

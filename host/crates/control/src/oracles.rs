@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{InvocationId, JobEvent, PayoutStatus, Sha256, SubmissionEvent, SubmissionId, SubmissionStatus};
+use ringfence_model::{
+    InvocationId, JobEvent, PayoutStatus, Sha256, SubmissionEvent, SubmissionId, SubmissionStatus,
+};
 use ringfence_runtime::{CallError, Invocation, Limits, OracleCall, Outcome, Verdict};
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::queue::{self, Leased};
@@ -44,8 +46,10 @@ struct OracleInput<'a> {
 impl Control {
     /// Judges the submission that `task` is about.
     pub(crate) async fn evaluate(&self, task: &Leased) -> Result<Done, Internal> {
-        let id: SubmissionId =
-            task.subject_id.parse().map_err(|_| Internal::Invariant("an evaluation is about a submission"))?;
+        let id: SubmissionId = task
+            .subject_id
+            .parse()
+            .map_err(|_| Internal::Invariant("an evaluation is about a submission"))?;
         let mut reader = self.store.reader().await?;
         let submission = submissions::get(&mut reader, &id).await?;
         let submission = submission.ok_or(Internal::Invariant("a submission vanished"))?;
@@ -71,7 +75,11 @@ impl Control {
                     component_digest: pin.view.component,
                     submission_id: Some(submission.id.clone()),
                     outcome: called.outcome.as_str().to_owned(),
-                    detail: called.failure.as_ref().map(|failure| failure.message.clone()).or(called.detail.clone()),
+                    detail: called
+                        .failure
+                        .as_ref()
+                        .map(|failure| failure.message.clone())
+                        .or(called.detail.clone()),
                     input_digest: Sha256::of(&given),
                     output_digest: called
                         .output
@@ -143,7 +151,10 @@ impl Control {
         called: Invocation<Verdict>,
     ) -> Result<Done, Internal> {
         let mut tx = self.store.begin().await?;
-        let Some(job) = self.still_ours(&mut tx, task, submission).await? else { return Ok(Done::Lost) };
+        let job = match self.still_ours(&mut tx, task, submission).await? {
+            Ok(job) => job,
+            Err(done) => return Ok(done),
+        };
         invocations::insert(&mut tx, &row, &lines_row(&called.logs)?).await?;
         match called.output {
             Some(verdict) if called.outcome == Outcome::Completed => {
@@ -184,27 +195,38 @@ impl Control {
         reason: String,
     ) -> Result<Done, Internal> {
         let mut tx = self.store.begin().await?;
-        let Some(job) = self.still_ours(&mut tx, task, submission).await? else { return Ok(Done::Lost) };
-        let judgement =
-            Judgement { score: None, reason, steps: None, oracle_fault: Some(fault.to_owned()), invocation_id: None };
+        let job = match self.still_ours(&mut tx, task, submission).await? {
+            Ok(job) => job,
+            Err(done) => return Ok(done),
+        };
+        let judgement = Judgement {
+            score: None,
+            reason,
+            steps: None,
+            oracle_fault: Some(fault.to_owned()),
+            invocation_id: None,
+        };
         self.fail(&mut tx, &job, submission, judgement).await?;
         queue::finish(&mut tx, &task.id, task.attempt).await?;
         tx.commit().await?;
         Ok(Done::Settled)
     }
 
-    /// Locks the job, then makes sure that this attempt holds its lease and that there is something left to judge.
-    async fn still_ours(&self, tx: &mut Tx, task: &Leased, submission: &Submission) -> Result<Option<Job>, Internal> {
+    /// Locks the job, then makes sure that this attempt holds its lease and that there is something left to judge. If
+    /// not, says how the task ends: another attempt has it, or another submission won meanwhile.
+    async fn still_ours(
+        &self,
+        tx: &mut Tx,
+        task: &Leased,
+        submission: &Submission,
+    ) -> Result<Result<Job, Done>, Internal> {
         let job = jobs::lock(tx, &submission.job_id).await?.ok_or(Internal::Invariant("a job vanished"))?;
         if !queue::holds(tx, &task.id, task.attempt).await? {
-            return Ok(None);
+            return Ok(Err(Done::Lost));
         }
         let current = submissions::get(tx, &submission.id).await?;
         let current = current.ok_or(Internal::Invariant("a submission vanished"))?;
-        if can_win(job.status, current.status) {
-            return Ok(Some(job));
-        }
-        Err(Internal::Invariant("a job ended while its submission was judged"))
+        Ok(if can_win(job.status, current.status) { Ok(job) } else { Err(Done::Finished) })
     }
 
     async fn give_verdict(
@@ -251,7 +273,14 @@ impl Control {
         if !won {
             return Err(Internal::Invariant("a locked job has two winners"));
         }
-        submissions::close_all(tx, &job.id, "The job was won by another submission.", now).await?;
+        for closed in
+            submissions::close_all(tx, &job.id, "The job was won by another submission.", now).await?
+        {
+            let data = json!({ "submission_id": closed.id, "worker_id": closed.worker_id,
+                "status": SubmissionStatus::Closed, "score": null });
+            let parties = (&closed.org_id, Some(&job.org_id));
+            self.emit(tx, EventName::SubmissionCompleted, parties, &job.id, data).await?;
+        }
         queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
         let split = self
             .pay_out(tx, (&job.org_id, &job.id, job.fee_bps), (&submission.org_id, &submission.worker_id))
@@ -278,7 +307,8 @@ impl Control {
         }
         let data = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
             "status": SubmissionStatus::Failed, "score": judgement.score });
-        self.emit(tx, EventName::SubmissionCompleted, (&submission.org_id, Some(&job.org_id)), &job.id, data).await
+        self.emit(tx, EventName::SubmissionCompleted, (&submission.org_id, Some(&job.org_id)), &job.id, data)
+            .await
     }
 }
 

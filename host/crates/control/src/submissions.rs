@@ -1,6 +1,8 @@
 //! Submissions: taken from workers who hold a claim, judged from the queue, private to those whom they concern.
 
-use ringfence_model::{AgentId, InvocationId, JobId, JobStatus, Sha256, SubmissionId, SubmissionStatus, Timestamp};
+use ringfence_model::{
+    AgentId, InvocationId, JobId, JobStatus, Sha256, SubmissionId, SubmissionStatus, Timestamp,
+};
 use ringfence_store::submissions::{self, Submission};
 use ringfence_store::{Session, StoreError, invocations, jobs};
 use serde::{Deserialize, Serialize};
@@ -8,9 +10,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::idempotency::Once;
 use crate::worker::TaskKind;
-use crate::{Answer, Caller, Control, EventName, Idempotency, IdempotencyError, Internal, JobError, Page, UsageView};
+use crate::{
+    Answer, Caller, Control, EventName, Idempotency, IdempotencyError, Internal, JobError, Page, UsageView,
+};
+
+/// How many submissions of a job may meet an oracle that cannot judge, before no more are taken.
+const MAX_FAULTED: u32 = 20;
 
 /// A result, handed in.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -59,7 +65,7 @@ pub struct EvaluationView {
 }
 
 /// A submission, as far as the caller may see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SubmissionView {
     /// The submission.
     #[schema(value_type = String)]
@@ -89,11 +95,11 @@ pub struct SubmissionView {
 }
 
 /// The private part of a submission.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PrivateSubmissionView {
-    /// The work.
+    /// The work, as it was handed in: to the byte.
     #[schema(value_type = Value)]
-    pub content: serde_json::Value,
+    pub content: Box<RawValue>,
     /// The digest of the work, as it was handed in.
     #[schema(value_type = String)]
     pub content_digest: Sha256,
@@ -121,6 +127,12 @@ pub enum SubmissionError {
     AttemptsUsed {
         /// How many it had.
         allowed: u32,
+    },
+    /// The job's oracle fails to judge.
+    #[error("the job's oracle has failed to judge {faults} submissions")]
+    OracleUnreliable {
+        /// How often.
+        faults: u32,
     },
     /// The job takes no more.
     #[error("the job takes no more than {allowed} submissions")]
@@ -166,8 +178,8 @@ impl Control {
             return Err(JobError::OtherAgent.into());
         }
         let mut tx = self.store.begin().await?;
-        if let Once::Done(view) = self.begin_once::<_, SubmissionError>(&mut tx, caller, once).await? {
-            return Ok(Answer::replay(view));
+        if let Some(answer) = self.begin_once::<SubmissionError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
         }
         // The lock lets one submission of a job be counted at a time.
         let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
@@ -182,6 +194,10 @@ impl Control {
         }
         if attempts.counted_total >= job.max_submissions {
             return Err(SubmissionError::JobFull { allowed: job.max_submissions });
+        }
+        // What the oracle could not judge counts for nobody, and yet it was work for the host.
+        if attempts.faulted_total >= MAX_FAULTED {
+            return Err(SubmissionError::OracleUnreliable { faults: attempts.faulted_total });
         }
         let now = self.clock.now();
         let submission = Submission {
@@ -211,14 +227,18 @@ impl Control {
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
         self.queue_bell.notify_one();
-        Ok(Answer::new(view))
+        Ok(Answer::New(view))
     }
 
     /// One submission: all of it for its worker, and for the buyer once it has won; for others, that it exists.
     ///
     /// # Errors
     /// [`SubmissionError::NotFound`].
-    pub async fn submission(&self, caller: &Caller, id: &SubmissionId) -> Result<SubmissionView, SubmissionError> {
+    pub async fn submission(
+        &self,
+        caller: &Caller,
+        id: &SubmissionId,
+    ) -> Result<SubmissionView, SubmissionError> {
         let mut reader = self.store.reader().await?;
         let submission = submissions::get(&mut reader, id).await?.ok_or(SubmissionError::NotFound)?;
         let private = may_see(caller, &submission);
@@ -301,7 +321,7 @@ async fn submission_view(
             None => None,
         };
         Some(PrivateSubmissionView {
-            content: serde_json::from_str(&submission.content)?,
+            content: RawValue::from_string(submission.content)?,
             content_digest: submission.content_digest,
             reason: submission.reason,
             steps: submission.steps.map(serde_json::from_value).transpose()?,

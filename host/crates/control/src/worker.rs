@@ -18,6 +18,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_secs(3);
 /// How long the worker sleeps at most: on a shared database another host may have put something on the queue.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often what is kept for a time only is looked through.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How often a task is tried that breaks a rule of the house. Then it needs a person, and stays as a dead letter.
 const MAX_FAILURES: u32 = 20;
 
@@ -76,14 +78,23 @@ impl Control {
             run_at,
             created_at: self.clock.now(),
         };
-        if queue::put(tx, &item).await? { Ok(()) } else { Err(Internal::Invariant("a task was queued twice")) }
+        if queue::put(tx, &item).await? {
+            Ok(())
+        } else {
+            Err(Internal::Invariant("a task was queued twice"))
+        }
     }
 
     /// Works off the queue until `stop` turns true, then lets what has begun come to its end.
     pub async fn work(self, mut stop: watch::Receiver<bool>) {
         let permits = Arc::new(Semaphore::new(self.settings.oracle_concurrency.max(1) as usize));
         let mut running = JoinSet::new();
+        let mut purged = Timestamp::EPOCH;
         while !*stop.borrow() {
+            if self.clock.now().since(purged) > PURGE_EVERY {
+                purged = self.clock.now();
+                self.purge().await;
+            }
             let free = u32::try_from(permits.available_permits()).unwrap_or(u32::MAX);
             let leased = if free == 0 { Ok(Vec::new()) } else { self.lease(free).await };
             let sleep = match leased {
@@ -112,11 +123,32 @@ impl Control {
             }
             while let Some(ended) = running.try_join_next() {
                 if let Err(error) = ended {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a task of the queue ended badly");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a task of the queue ended badly"
+                    );
                 }
             }
         }
         while running.join_next().await.is_some() {}
+    }
+
+    /// Forgets what is kept for a time only. What fails is tried again the next time.
+    async fn purge(&self) {
+        let forgotten = async {
+            let mut tx = self.store.begin().await?;
+            let until = self.clock.now().minus(ringfence_store::idempotency::KEPT);
+            let count = ringfence_store::idempotency::purge(&mut tx, until).await?;
+            tx.commit().await?;
+            Ok::<_, ringfence_store::StoreError>(count)
+        };
+        match forgotten.await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "idempotency keys older than a day are forgotten"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "old keys cannot be forgotten")
+            }
+        }
     }
 
     async fn lease(&self, limit: u32) -> Result<Vec<Leased>, Internal> {
@@ -151,7 +183,12 @@ impl Control {
         let written = match result {
             Ok(Done::Settled) => Ok(()),
             Ok(Done::Lost) => {
-                tracing::warn!(task = task.id, kind = task.kind, attempt = task.attempt, "the lease was lost");
+                tracing::warn!(
+                    task = task.id,
+                    kind = task.kind,
+                    attempt = task.attempt,
+                    "the lease was lost"
+                );
                 Ok(())
             }
             Ok(Done::Finished) => self.settle(task, None).await,
@@ -164,7 +201,9 @@ impl Control {
                     attempt = task.attempt,
                     "a task of the queue failed"
                 );
-                if task.attempt >= MAX_FAILURES && matches!(error, Internal::Invariant(_) | Internal::Document(_)) {
+                if task.attempt >= MAX_FAILURES
+                    && matches!(error, Internal::Invariant(_) | Internal::Document(_))
+                {
                     self.bury(task, &error.to_string()).await
                 } else {
                     let after = Duration::from_millis(200 << task.attempt.min(9));
@@ -173,7 +212,11 @@ impl Control {
             }
         };
         if let Err(error) = written {
-            tracing::error!(error = &error as &dyn std::error::Error, task = task.id, "the queue cannot be written");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                task = task.id,
+                "the queue cannot be written"
+            );
         }
     }
 
@@ -210,7 +253,9 @@ impl Control {
         let mut tx = self.store.begin().await?;
         match again {
             None => queue::finish(&mut tx, &task.id, task.attempt).await?,
-            Some((after, why)) => queue::retry(&mut tx, &task.id, task.attempt, now.plus(after), &why).await?,
+            Some((after, why)) => {
+                queue::retry(&mut tx, &task.id, task.attempt, now.plus(after), &why).await?
+            }
         };
         Ok(tx.commit().await?)
     }
@@ -224,7 +269,8 @@ impl Control {
 
     /// Ends a job whose time is up, once nothing of it is being judged.
     async fn expire(&self, task: &Leased) -> Result<Done, Internal> {
-        let id: JobId = task.subject_id.parse().map_err(|_| Internal::Invariant("an expiry is about a job"))?;
+        let id: JobId =
+            task.subject_id.parse().map_err(|_| Internal::Invariant("an expiry is about a job"))?;
         let mut tx = self.store.begin().await?;
         let job = jobs::lock(&mut tx, &id).await?.ok_or(Internal::Invariant("a job vanished"))?;
         if !queue::holds(&mut tx, &task.id, task.attempt).await? {
@@ -249,7 +295,8 @@ impl Control {
             return Ok(Done::Lost);
         }
         let at = self.clock.now().plus(Duration::from_secs(1));
-        self.enqueue(&mut tx, TaskKind::Expire, &task.org_id, &task.subject_id, at, task.payload.clone()).await?;
+        self.enqueue(&mut tx, TaskKind::Expire, &task.org_id, &task.subject_id, at, task.payload.clone())
+            .await?;
         tx.commit().await?;
         Ok(Done::Settled)
     }

@@ -30,7 +30,10 @@ impl ApiKey {
         while random.len() < RANDOM_LENGTH {
             rng.fill(&mut bytes);
             // 248 = 4 × 62: what lies above would make some digits likelier than others.
-            let digits = bytes.iter().filter(|byte| **byte < 248).filter_map(|byte| BASE62.get(usize::from(byte % 62)));
+            let digits = bytes
+                .iter()
+                .filter(|byte| **byte < 248)
+                .filter_map(|byte| BASE62.get(usize::from(byte % 62)));
             random.extend(digits.take(RANDOM_LENGTH - random.len()).map(|digit| char::from(*digit)));
         }
         let checksum = checksum(&random);
@@ -44,7 +47,9 @@ impl ApiKey {
     pub fn parse(text: &str) -> Result<Self, MalformedApiKey> {
         let body = text.strip_prefix(PREFIX).ok_or(MalformedApiKey)?;
         let (random, sum) = body.split_at_checked(RANDOM_LENGTH).ok_or(MalformedApiKey)?;
-        if sum.len() == CHECKSUM_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric()) && sum == checksum(random)
+        if sum.len() == CHECKSUM_LENGTH
+            && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && sum == checksum(random)
         {
             Ok(Self(text.to_owned()))
         } else {
@@ -118,7 +123,8 @@ mod tests {
             bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
             assert_eq!(ApiKey::parse(std::str::from_utf8(&bytes).unwrap()), Err(MalformedApiKey), "{at}");
         }
-        for text in ["", "rf_live_", &key[..45], &format!("{key}0"), "rf_live_ééééééééééééééééééé"] {
+        for text in ["", "rf_live_", &key[..45], &format!("{key}0"), "rf_live_ééééééééééééééééééé"]
+        {
             assert_eq!(ApiKey::parse(text), Err(MalformedApiKey), "{text}");
         }
     }

@@ -2,7 +2,9 @@ use crate::{Clock, Rng};
 
 /// A text that is not an id of the kind that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a {kind} id: expected `{prefix}_` and 26 letters and digits, like {prefix}_01JZ0000000000000000000000")]
+#[error(
+    "not a {kind} id: expected `{prefix}_` and 26 letters and digits, like {prefix}_01JZ0000000000000000000000"
+)]
 pub struct InvalidId {
     kind: &'static str,
     prefix: &'static str,
@@ -127,7 +129,14 @@ mod tests {
 
     #[test]
     fn texts_that_are_not_ids_are_refused() {
-        for text in ["", "job_", "job", "job_01JZ", "job_01jz0000000000000000000000", "job_01JZ000000000000000000000'"] {
+        for text in [
+            "",
+            "job_",
+            "job",
+            "job_01JZ",
+            "job_01jz0000000000000000000000",
+            "job_01JZ000000000000000000000'",
+        ] {
             assert!(text.parse::<JobId>().is_err(), "{text}");
         }
     }

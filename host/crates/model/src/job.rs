@@ -122,7 +122,11 @@ mod tests {
     #[test]
     fn only_a_funded_job_pays() {
         for status in JobStatus::ALL {
-            assert_eq!(status.transition(JobEvent::Resolve).is_ok(), *status == JobStatus::Funded, "{status}");
+            assert_eq!(
+                status.transition(JobEvent::Resolve).is_ok(),
+                *status == JobStatus::Funded,
+                "{status}"
+            );
         }
     }
 
@@ -130,7 +134,11 @@ mod tests {
     fn a_verdict_is_given_once() {
         for status in SubmissionStatus::ALL {
             for event in SubmissionEvent::ALL {
-                assert_eq!(status.transition(*event).is_ok(), *status == SubmissionStatus::Judging, "{status} {event}");
+                assert_eq!(
+                    status.transition(*event).is_ok(),
+                    *status == SubmissionStatus::Judging,
+                    "{status} {event}"
+                );
             }
         }
     }

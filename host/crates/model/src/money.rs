@@ -149,7 +149,9 @@ mod tests {
 
     #[test]
     fn amounts_are_read_exactly() {
-        for (text, micros) in [("0", 0), ("1", 1_000_000), ("12.5", 12_500_000), ("0.000001", 1), ("007.10", 7_100_000)] {
+        for (text, micros) in
+            [("0", 0), ("1", 1_000_000), ("12.5", 12_500_000), ("0.000001", 1), ("007.10", 7_100_000)]
+        {
             assert_eq!(text.parse(), Ok(MicroUsdc(micros)), "{text}");
         }
     }

@@ -14,7 +14,10 @@ pub struct SystemRng(ring::rand::SystemRandom);
 impl SystemRng {
     /// The machine's source of randomness.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that opens the machine's randomness")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that opens the machine's randomness"
+    )]
     pub fn new() -> Self {
         Self(ring::rand::SystemRandom::new())
     }
@@ -51,7 +54,8 @@ impl Rng for SeededRng {
     /// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
     fn fill(&self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z =
+                self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst).wrapping_add(0x9e37_79b9_7f4a_7c15);
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 31;

@@ -10,7 +10,9 @@ pub enum InvalidWallet {
     #[error("not a wallet address: expected 0x and 40 hexadecimal digits")]
     Malformed,
     /// Mixed case that is not the address's checksum.
-    #[error("the wallet address has a wrong checksum (EIP-55): check it for a typing error, or write it all in lower case")]
+    #[error(
+        "the wallet address has a wrong checksum (EIP-55): check it for a typing error, or write it all in lower case"
+    )]
     Checksum,
 }
 
@@ -60,7 +62,11 @@ fn eip55(lower: &str) -> String {
     use sha3::Digest as _;
     let hash = sha3::Keccak256::digest(lower.as_bytes());
     let nibbles = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    lower.chars().zip(nibbles).map(|(digit, nibble)| if nibble >= 8 { digit.to_ascii_uppercase() } else { digit }).collect()
+    lower
+        .chars()
+        .zip(nibbles)
+        .map(|(digit, nibble)| if nibble >= 8 { digit.to_ascii_uppercase() } else { digit })
+        .collect()
 }
 
 #[cfg(test)]
@@ -83,7 +89,12 @@ mod tests {
     fn a_typing_error_is_found() {
         let text = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1Beaed";
         assert_eq!(text.parse::<WalletAddress>(), Err(InvalidWallet::Checksum));
-        for text in ["", "0x", "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAe"] {
+        for text in [
+            "",
+            "0x",
+            "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+            "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAe",
+        ] {
             assert_eq!(text.parse::<WalletAddress>(), Err(InvalidWallet::Malformed), "{text}");
         }
     }

@@ -118,7 +118,12 @@ pub async fn get(s: &mut Session, org: &OrgId, digest: &Sha256) -> Result<Option
 ///
 /// # Errors
 /// Those of the database.
-pub async fn list(s: &mut Session, org: &OrgId, limit: u32, offset: u32) -> Result<Page<Component>, StoreError> {
+pub async fn list(
+    s: &mut Session,
+    org: &OrgId,
+    limit: u32,
+    offset: u32,
+) -> Result<Page<Component>, StoreError> {
     let total = count(s, COUNT, args![org]).await?;
     Ok(Page { items: s.all(LIST, args![org, limit, offset], read).await?, total })
 }

@@ -2,10 +2,10 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
 use crate::session::Inner;
 use crate::{Session, StoreError};
@@ -32,7 +32,10 @@ pub struct Store(Pools);
 #[derive(Clone)]
 enum Pools {
     /// One connection that writes, several that read.
-    Sqlite { writer: sqlx::SqlitePool, readers: sqlx::SqlitePool },
+    Sqlite {
+        writer: sqlx::SqlitePool,
+        readers: sqlx::SqlitePool,
+    },
     Postgres(sqlx::PgPool),
 }
 

@@ -45,13 +45,14 @@ pub async fn begin(
     request_hash: &str,
     now: Timestamp,
 ) -> Result<Begun, StoreError> {
-    let forgotten = now.as_micros().saturating_sub(i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX));
-    s.execute(FORGET, args![principal, key, forgotten]).await?;
+    s.execute(FORGET, args![principal, key, now.minus(KEPT)]).await?;
     if s.execute(BEGIN, args![principal, key, org, request_hash, now]).await? > 0 {
         return Ok(Begun::New);
     }
     let known = s
-        .optional(GET, args![principal, key], |row| Ok((row.text("request_hash")?, row.opt_text("response")?)))
+        .optional(GET, args![principal, key], |row| {
+            Ok((row.text("request_hash")?, row.opt_text("response")?))
+        })
         .await?;
     Ok(match known {
         Some((hash, _)) if hash != request_hash => Begun::Mismatch,

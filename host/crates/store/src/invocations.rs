@@ -137,7 +137,12 @@ pub async fn logs(s: &mut Session, id: &InvocationId) -> Result<Option<Value>, S
 ///
 /// # Errors
 /// Those of the database.
-pub async fn list(s: &mut Session, bot: &BotId, limit: u32, offset: u32) -> Result<Page<Invocation>, StoreError> {
+pub async fn list(
+    s: &mut Session,
+    bot: &BotId,
+    limit: u32,
+    offset: u32,
+) -> Result<Page<Invocation>, StoreError> {
     let total = count(s, COUNT, args![bot]).await?;
     Ok(Page { items: s.all(LIST, args![bot, limit, offset], read).await?, total })
 }

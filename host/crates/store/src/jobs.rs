@@ -206,7 +206,9 @@ pub async fn input(s: &mut Session, id: &JobId) -> Result<Option<String>, StoreE
 /// Those of the database.
 pub async fn list(s: &mut Session, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
     let (condition, mut args) = condition(filter);
-    let total = count(s, sqlx::AssertSqlSafe(format!("SELECT COUNT(*) AS n FROM jobs{condition}")), args.clone()).await?;
+    let total =
+        count(s, sqlx::AssertSqlSafe(format!("SELECT COUNT(*) AS n FROM jobs{condition}")), args.clone())
+            .await?;
     let statement = listing(filter, &condition, args.len());
     args.extend(args![filter.limit, filter.offset]);
     Ok(Page { items: s.all(sqlx::AssertSqlSafe(statement), args, read).await?, total })
@@ -223,7 +225,9 @@ pub fn list_statement(filter: &JobFilter) -> String {
 fn listing(filter: &JobFilter, condition: &str, bound: usize) -> String {
     let (column, direction) = (filter.sort_by.column(), if filter.descending { "DESC" } else { "ASC" });
     let (limit, offset) = (bound + 1, bound + 2);
-    format!("{SELECT}{condition} ORDER BY {column} {direction}, id {direction} LIMIT ${limit} OFFSET ${offset}")
+    format!(
+        "{SELECT}{condition} ORDER BY {column} {direction}, id {direction} LIMIT ${limit} OFFSET ${offset}"
+    )
 }
 
 /// Only the conditions that are asked for, so that each can use its index. Values are arguments, never text.
@@ -234,7 +238,10 @@ fn condition(filter: &JobFilter) -> (String, Vec<Arg>) {
         ("artifact_type = ", filter.artifact_type.as_ref().map(Arg::from)),
         ("price >= ", filter.min_price.map(Arg::from)),
         ("price <= ", filter.max_price.map(Arg::from)),
-        ("id IN (SELECT job_id FROM participants WHERE worker_id = ", filter.worker_id.as_ref().map(Arg::from)),
+        (
+            "id IN (SELECT job_id FROM participants WHERE worker_id = ",
+            filter.worker_id.as_ref().map(Arg::from),
+        ),
     ];
     let (mut condition, mut args) = (String::new(), Vec::new());
     for (text, arg) in asked {
@@ -293,7 +300,8 @@ pub async fn end(
 }
 
 fn read(row: &Row) -> Result<Job, StoreError> {
-    let fee_bps = u16::try_from(row.int("fee_bps")?).map_err(|error| StoreError::corrupt("fee_bps", error))?;
+    let fee_bps =
+        u16::try_from(row.int("fee_bps")?).map_err(|error| StoreError::corrupt("fee_bps", error))?;
     Ok(Job {
         id: row.parse("id")?,
         org_id: row.parse("org_id")?,

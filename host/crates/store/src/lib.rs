@@ -96,7 +96,9 @@ impl From<sqlx::Error> for StoreError {
         use sqlx::error::ErrorKind;
         let (kind, code) = match &error {
             sqlx::Error::PoolTimedOut => return Self::Busy(error),
-            sqlx::Error::Database(database) => (database.kind(), database.code().map(std::borrow::Cow::into_owned)),
+            sqlx::Error::Database(database) => {
+                (database.kind(), database.code().map(std::borrow::Cow::into_owned))
+            }
             _ => return Self::Database(error),
         };
         match (kind, code.as_deref()) {

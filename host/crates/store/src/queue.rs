@@ -149,7 +149,12 @@ pub async fn retry(
 ///
 /// # Errors
 /// Those of the database.
-pub async fn extend(s: &mut Session, id: &str, attempt: u32, lease_until: Timestamp) -> Result<bool, StoreError> {
+pub async fn extend(
+    s: &mut Session,
+    id: &str,
+    attempt: u32,
+    lease_until: Timestamp,
+) -> Result<bool, StoreError> {
     Ok(s.execute(EXTEND, args![id, attempt, lease_until]).await? > 0)
 }
 
@@ -157,7 +162,13 @@ pub async fn extend(s: &mut Session, id: &str, attempt: u32, lease_until: Timest
 ///
 /// # Errors
 /// Those of the database.
-pub async fn bury(s: &mut Session, id: &str, attempt: u32, error: &str, now: Timestamp) -> Result<bool, StoreError> {
+pub async fn bury(
+    s: &mut Session,
+    id: &str,
+    attempt: u32,
+    error: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     Ok(s.execute(BURY, args![id, attempt, error, now]).await? > 0)
 }
 

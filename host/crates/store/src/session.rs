@@ -7,7 +7,10 @@
 use futures::TryStreamExt as _;
 use ringfence_model as model;
 use sqlx::pool::PoolConnection;
-use sqlx::{Arguments as _, AssertSqlSafe, ColumnIndex, PgConnection, Postgres, Row as _, Sqlite, SqlSafeStr, SqliteConnection};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, ColumnIndex, PgConnection, Postgres, Row as _, SqlSafeStr, Sqlite,
+    SqliteConnection,
+};
 
 use crate::StoreError;
 
@@ -125,7 +128,18 @@ macro_rules! arg_by_as_str {
         }
     )+ };
 }
-arg_by_as_str!(OrgId, AgentId, ApiKeyId, BotId, InvocationId, JobId, SubmissionId, AccountId, TransferId, EventId);
+arg_by_as_str!(
+    OrgId,
+    AgentId,
+    ApiKeyId,
+    BotId,
+    InvocationId,
+    JobId,
+    SubmissionId,
+    AccountId,
+    TransferId,
+    EventId
+);
 
 macro_rules! arg_by_word {
     ($($name:ident),+) => { $(
@@ -173,7 +187,11 @@ impl Session {
 
     /// As [`Self::locking`], without the rows that another transaction has locked.
     pub(crate) fn locking_unlocked(&self, select: &'static str) -> AssertSqlSafe<String> {
-        AssertSqlSafe(if self.is_postgres() { format!("{select} FOR UPDATE SKIP LOCKED") } else { select.to_owned() })
+        AssertSqlSafe(if self.is_postgres() {
+            format!("{select} FOR UPDATE SKIP LOCKED")
+        } else {
+            select.to_owned()
+        })
     }
 
     /// Runs a statement; the number of rows that it changed.
@@ -226,9 +244,10 @@ impl Session {
             Engine::Sqlite(connection) => {
                 sqlx::query_with(sql, bind_sqlite(args)?).fetch_optional(connection).await?.map(Row::Sqlite)
             }
-            Engine::Postgres(connection) => {
-                sqlx::query_with(sql, bind_postgres(args)?).fetch_optional(connection).await?.map(Row::Postgres)
-            }
+            Engine::Postgres(connection) => sqlx::query_with(sql, bind_postgres(args)?)
+                .fetch_optional(connection)
+                .await?
+                .map(Row::Postgres),
         };
         row.as_ref().map(read).transpose()
     }
@@ -279,7 +298,10 @@ pub(crate) enum Row {
 impl Row {
     fn get<T>(&self, column: &str) -> Result<T, StoreError>
     where
-        T: for<'r> sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite> + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+        T: for<'r> sqlx::Decode<'r, Sqlite>
+            + sqlx::Type<Sqlite>
+            + for<'r> sqlx::Decode<'r, Postgres>
+            + sqlx::Type<Postgres>,
         for<'c> &'c str: ColumnIndex<sqlx::sqlite::SqliteRow> + ColumnIndex<sqlx::postgres::PgRow>,
     {
         Ok(match self {
@@ -327,13 +349,15 @@ impl Row {
     }
 
     pub(crate) fn money(&self, column: &str) -> Result<model::MicroUsdc, StoreError> {
-        model::MicroUsdc::from_micros(self.int(column)?).ok_or_else(|| StoreError::corrupt(column, "negative amount"))
+        model::MicroUsdc::from_micros(self.int(column)?)
+            .ok_or_else(|| StoreError::corrupt(column, "negative amount"))
     }
 
     pub(crate) fn opt_money(&self, column: &str) -> Result<Option<model::MicroUsdc>, StoreError> {
         self.opt_int(column)?
             .map(|micros| {
-                model::MicroUsdc::from_micros(micros).ok_or_else(|| StoreError::corrupt(column, "negative amount"))
+                model::MicroUsdc::from_micros(micros)
+                    .ok_or_else(|| StoreError::corrupt(column, "negative amount"))
             })
             .transpose()
     }
@@ -362,7 +386,10 @@ impl Row {
     }
 
     /// A JSON document, where NULL is `None`.
-    pub(crate) fn opt_json<T: serde::de::DeserializeOwned>(&self, column: &str) -> Result<Option<T>, StoreError> {
+    pub(crate) fn opt_json<T: serde::de::DeserializeOwned>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>, StoreError> {
         self.opt_text(column)?
             .map(|text| serde_json::from_str(&text).map_err(|error| StoreError::corrupt(column, error)))
             .transpose()

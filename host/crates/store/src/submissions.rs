@@ -1,6 +1,8 @@
 //! Claims and submissions.
 
-use ringfence_model::{AgentId, InvocationId, JobId, OrgId, Sha256, SubmissionId, SubmissionStatus, Timestamp};
+use ringfence_model::{
+    AgentId, InvocationId, JobId, OrgId, Sha256, SubmissionId, SubmissionStatus, Timestamp,
+};
 use serde_json::Value;
 
 use crate::session::{Row, args};
@@ -75,8 +77,19 @@ pub struct Attempts {
     pub counted_by_worker: u32,
     /// All workers', without those that the oracle could not judge.
     pub counted_total: u32,
-    /// All workers' that are being judged.
-    pub judging: u32,
+    /// All workers' that the oracle could not judge.
+    pub faulted_total: u32,
+}
+
+/// A submission that was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// Its id.
+    pub id: SubmissionId,
+    /// Whose it was.
+    pub worker_id: AgentId,
+    /// The worker's org.
+    pub org_id: OrgId,
 }
 
 /// What is written of a judgement.
@@ -115,7 +128,7 @@ statements! {
         COALESCE(MAX(CASE WHEN worker_id = $2 THEN attempt END), 0) AS last_attempt,
         COUNT(CASE WHEN worker_id = $2 AND oracle_fault IS NULL THEN 1 END) AS counted_by_worker,
         COUNT(CASE WHEN oracle_fault IS NULL THEN 1 END) AS counted_total,
-        COUNT(CASE WHEN status = 'judging' THEN 1 END) AS judging
+        COUNT(oracle_fault) AS faulted_total
         FROM submissions WHERE job_id = $1";
     LIST_OF_JOB = concat!("SELECT ", columns!(), " FROM submissions WHERE job_id = $1
         ORDER BY created_at, id LIMIT $2 OFFSET $3");
@@ -126,7 +139,7 @@ statements! {
     JUDGED = "UPDATE submissions SET status = $2, score = $3, reason = $4, steps = $5, oracle_fault = $6,
         invocation_id = $7, judged_at = $8 WHERE id = $1 AND status = 'judging'";
     CLOSE_ALL = "UPDATE submissions SET status = 'closed', reason = $2, judged_at = $3
-        WHERE job_id = $1 AND status = 'judging'";
+        WHERE job_id = $1 AND status = 'judging' RETURNING id, worker_id, org_id";
     JUDGING = "SELECT COUNT(*) AS n FROM submissions WHERE job_id = $1 AND status = 'judging'";
 }
 
@@ -219,7 +232,7 @@ pub async fn attempts(s: &mut Session, job: &JobId, worker: &AgentId) -> Result<
             last_attempt: row.small("last_attempt")?,
             counted_by_worker: row.small("counted_by_worker")?,
             counted_total: row.small("counted_total")?,
-            judging: row.small("judging")?,
+            faulted_total: row.small("faulted_total")?,
         })
     })
     .await
@@ -277,12 +290,20 @@ pub async fn judged(
     Ok(s.execute(JUDGED, args).await? > 0)
 }
 
-/// Closes what is still being judged; how many that were.
+/// Closes what is still being judged, and says whose that was.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn close_all(s: &mut Session, job: &JobId, reason: &str, now: Timestamp) -> Result<u64, StoreError> {
-    s.execute(CLOSE_ALL, args![job, reason, now]).await
+pub async fn close_all(
+    s: &mut Session,
+    job: &JobId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Vec<Closed>, StoreError> {
+    s.all(CLOSE_ALL, args![job, reason, now], |row| {
+        Ok(Closed { id: row.parse("id")?, worker_id: row.parse("worker_id")?, org_id: row.parse("org_id")? })
+    })
+    .await
 }
 
 /// How many submissions of a job are being judged.

@@ -32,8 +32,11 @@ impl Client {
     /// A request to a path under `/api/v1`, to be filled in.
     #[must_use]
     pub fn request(&self, method: Method, path: &str, key: &str) -> reqwest::RequestBuilder {
-        let url =
-            if path.starts_with("//") { format!("{}{}", self.base, &path[1..]) } else { format!("{}/api/v1{path}", self.base) };
+        let url = if path.starts_with("//") {
+            format!("{}{}", self.base, &path[1..])
+        } else {
+            format!("{}/api/v1{path}", self.base)
+        };
         let request = self.http.request(method, url);
         if key.is_empty() { request } else { request.bearer_auth(key) }
     }
@@ -105,7 +108,10 @@ impl Answer {
     #[track_caller]
     #[must_use]
     pub fn text_at(&self, pointer: &str) -> &str {
-        self.body.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {}", self.text))
+        self.body
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("no {pointer} in {}", self.text))
     }
 }
 

@@ -29,10 +29,19 @@ impl Database {
                 let server = std::env::var("RINGFENCE_TEST_POSTGRES").expect(
                     "this test needs PostgreSQL: use ./test, or `eval \"$(scripts/postgres.sh start)\"` before cargo",
                 );
-                let name = folder.path().file_name().unwrap().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+                let name = folder
+                    .path()
+                    .file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .replace(|c: char| !c.is_ascii_alphanumeric(), "");
                 let name = format!("t_{name}_{}", std::process::id()).to_lowercase();
-                let mut connection = PgConnection::connect(&server).await.expect("RINGFENCE_TEST_POSTGRES does not answer");
-                sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+                let mut connection =
+                    PgConnection::connect(&server).await.expect("RINGFENCE_TEST_POSTGRES does not answer");
+                sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
                 connection.close().await.unwrap();
                 let (server, _) = server.rsplit_once('/').unwrap();
                 format!("{server}/{name}")

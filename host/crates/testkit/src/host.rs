@@ -45,7 +45,10 @@ impl Host {
     /// If it made none.
     #[must_use]
     pub fn operator_key(&self) -> String {
-        std::fs::read_to_string(self.database.folder().join("operator.key")).expect("an operator key").trim().to_owned()
+        std::fs::read_to_string(self.database.folder().join("operator.key"))
+            .expect("an operator key")
+            .trim()
+            .to_owned()
     }
 
     /// The database that it uses.
@@ -140,7 +143,10 @@ async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> 
     let begun = Instant::now();
     loop {
         if let Some(status) = process.try_wait().unwrap() {
-            panic!("the host ended at once ({status}):\n{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+            panic!(
+                "the host ended at once ({status}):\n{}",
+                std::fs::read_to_string(&log_path).unwrap_or_default()
+            );
         }
         if let Ok(address) = std::fs::read_to_string(&address_path)
             && address.ends_with('\n')

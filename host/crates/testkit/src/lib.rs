@@ -29,7 +29,8 @@ pub fn root() -> PathBuf {
 #[must_use]
 pub fn guest(name: &str) -> Vec<u8> {
     let path = root().join("target/guests").join(format!("{name}.wasm"));
-    std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: run scripts/build-guests.sh", path.display()))
+    std::fs::read(&path)
+        .unwrap_or_else(|_| panic!("{} is missing: run scripts/build-guests.sh", path.display()))
 }
 
 /// Makes each test twice: `sqlite::name` and `postgres::name`. A test takes the [`Engine`].

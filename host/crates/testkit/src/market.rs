@@ -126,7 +126,10 @@ impl Market {
     /// # Panics
     /// If it is refused.
     pub async fn submit(&self, worker: &Agent, job: &str, content: &Value) -> String {
-        let submission = self.client.post(&format!("/jobs/{job}/submit"), &worker.key, &json!({ "content": content })).await;
+        let submission = self
+            .client
+            .post(&format!("/jobs/{job}/submit"), &worker.key, &json!({ "content": content }))
+            .await;
         assert_eq!(submission.status, 202, "{}", submission.text);
         submission.text_at("/submission_id").to_owned()
     }
@@ -138,7 +141,8 @@ impl Market {
     pub async fn verdict(&self, worker: &Agent, submission: &str) -> Value {
         let begun = Instant::now();
         loop {
-            let answer = self.client.get(&format!("/submissions/{submission}"), &worker.key).await.expect(200);
+            let answer =
+                self.client.get(&format!("/submissions/{submission}"), &worker.key).await.expect(200);
             if answer["status"] != "judging" {
                 return answer;
             }

@@ -36,9 +36,11 @@ impl From<BotError> for Problem {
             BotError::NotFound => {
                 Self::new(StatusCode::NOT_FOUND, "bot_not_found", "Your org has no bot with this id.")
             }
-            BotError::NoSuchInvocation => {
-                Self::new(StatusCode::NOT_FOUND, "invocation_not_found", "The bot has no invocation with this id.")
-            }
+            BotError::NoSuchInvocation => Self::new(
+                StatusCode::NOT_FOUND,
+                "invocation_not_found",
+                "The bot has no invocation with this id.",
+            ),
             BotError::NoSuchComponent => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "unknown_component",
@@ -73,9 +75,11 @@ impl From<BotError> for Problem {
                 "not_callable",
                 "This is an oracle. It cannot be called: it judges the submissions of jobs that name it.",
             ),
-            BotError::Terminated => {
-                Self::new(StatusCode::CONFLICT, "bot_terminated", "The bot was deleted and takes no calls any more.")
-            }
+            BotError::Terminated => Self::new(
+                StatusCode::CONFLICT,
+                "bot_terminated",
+                "The bot was deleted and takes no calls any more.",
+            ),
             BotError::Sealed => Self::new(
                 StatusCode::FORBIDDEN,
                 "logs_sealed",

@@ -1,7 +1,6 @@
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::Response;
 use ringfence_control::{ComponentError, ComponentView};
 use ringfence_model::Sha256;
 use utoipa_axum::router::OpenApiRouter;
@@ -10,21 +9,23 @@ use utoipa_axum::routes;
 use crate::auth::Authenticated;
 use crate::body::{PathOf, QueryOf, bytes};
 use crate::detached::detached;
-use crate::idempotency::answer;
 use crate::list::{Slice, list_answer};
 use crate::{ApiConfig, App, Problem};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
-    let upload = OpenApiRouter::new().routes(routes!(upload)).layer(DefaultBodyLimit::max(config.max_component_bytes));
+    let upload =
+        OpenApiRouter::new().routes(routes!(upload)).layer(DefaultBodyLimit::max(config.max_component_bytes));
     OpenApiRouter::new().merge(upload).routes(routes!(list)).routes(routes!(get))
 }
 
 impl From<ComponentError> for Problem {
     fn from(error: ComponentError) -> Self {
         match error {
-            ComponentError::Invalid(error) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), format!("Nothing was stored: {error}."))
-            }
+            ComponentError::Invalid(error) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                error.code(),
+                format!("Nothing was stored: {error}."),
+            ),
             ComponentError::NotFound => Self::new(
                 StatusCode::NOT_FOUND,
                 "component_not_found",
@@ -58,17 +59,17 @@ async fn upload(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     request: Request,
-) -> Result<Response, Problem> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+) -> Result<(StatusCode, Json<ComponentView>), Problem> {
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.eq_ignore_ascii_case("application/wasm") {
         let detail = "Send the component's bytes with `Content-Type: application/wasm`.";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }
     let wasm = bytes(request, &app).await?;
     let control = app.control.clone();
-    let stored = detached(async move { control.upload_component(&caller, wasm).await }).await?;
-    let status = if stored.replayed { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(answer(status, ringfence_control::Answer { value: stored.value, replayed: false }))
+    let (stored, new) = detached(async move { control.upload_component(&caller, wasm).await }).await?;
+    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(stored)))
 }
 
 /// Read about a component

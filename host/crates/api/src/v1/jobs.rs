@@ -97,7 +97,9 @@ impl From<JobError> for Problem {
 
 fn wrong_status(status: JobStatus) -> Problem {
     let (code, detail) = match status {
-        JobStatus::Open => ("job_not_funded", "The job is not funded yet. It takes claims once its buyer has paid."),
+        JobStatus::Open => {
+            ("job_not_funded", "The job is not funded yet. It takes claims once its buyer has paid.")
+        }
         JobStatus::Funded => ("job_funded", "The job is funded already."),
         JobStatus::Resolved => ("job_resolved", "The job is resolved: a submission has passed and was paid."),
         JobStatus::Expired => ("job_expired", "The job has expired; its escrow went back to the buyer."),
@@ -317,7 +319,8 @@ async fn claim(
     OptionalBody(claim): OptionalBody<Claim>,
 ) -> Result<(StatusCode, Json<ClaimView>), Problem> {
     let control = app.control.clone();
-    let claimed = detached(async move { control.claim_job(&caller, &id, claim.worker_id.as_ref()).await }).await?;
+    let claimed =
+        detached(async move { control.claim_job(&caller, &id, claim.worker_id.as_ref()).await }).await?;
     Ok((StatusCode::CREATED, Json(claimed)))
 }
 

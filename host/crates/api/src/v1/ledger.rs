@@ -71,6 +71,9 @@ async fn deposit(
     (status = 200, body = BalanceView),
     (status = 401, description = "`unauthorized`", body = Problem)
 ))]
-async fn balance(State(app): State<App>, Authenticated(caller): Authenticated) -> Result<Json<BalanceView>, Problem> {
+async fn balance(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<BalanceView>, Problem> {
     Ok(Json(app.control.balance(&caller).await?))
 }

@@ -28,13 +28,23 @@ impl From<SubmissionError> for Problem {
     fn from(error: SubmissionError) -> Self {
         match error {
             SubmissionError::Job(error) => error.into(),
-            SubmissionError::NotFound => {
-                Self::new(StatusCode::NOT_FOUND, "submission_not_found", "There is no submission with this id.")
-            }
+            SubmissionError::NotFound => Self::new(
+                StatusCode::NOT_FOUND,
+                "submission_not_found",
+                "There is no submission with this id.",
+            ),
             SubmissionError::AttemptsUsed { allowed } => Self::new(
                 StatusCode::CONFLICT,
                 "attempts_used",
                 format!("You have used all of your {allowed} attempts at this job."),
+            ),
+            SubmissionError::OracleUnreliable { faults } => Self::new(
+                StatusCode::CONFLICT,
+                "oracle_unreliable",
+                format!(
+                    "The job's oracle has failed to judge {faults} submissions, so no more are taken. The escrow goes \
+                     back to the buyer when the job is cancelled or expires."
+                ),
             ),
             SubmissionError::JobFull { allowed } => Self::new(
                 StatusCode::CONFLICT,
@@ -63,7 +73,7 @@ list_answer!(
     (status = 403, description = "`not_claimed`, `other_agent`, `agent_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_not_funded`, `job_resolved`, `job_expired`, `job_cancelled`, `attempts_used`, \
-        `submissions_used`, `idempotency_key_in_use`", body = Problem),
+        `submissions_used`, `oracle_unreliable`, `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)
 ))]
