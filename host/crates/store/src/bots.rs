@@ -61,8 +61,8 @@ macro_rules! columns {
 // An org has few bots: its index finds them, and the rest of the filter looks at each.
 macro_rules! filter {
     () => {
-        " FROM bots WHERE org_id = $1 AND ($2 IS NULL OR status = $2) AND ($3 IS NULL OR kind = $3)
-        AND ($4 IS NULL OR name = $4)"
+        " FROM bots WHERE org_id = $1 AND (CAST($2 AS TEXT) IS NULL OR status = $2)
+        AND (CAST($3 AS TEXT) IS NULL OR kind = $3) AND (CAST($4 AS TEXT) IS NULL OR name = $4)"
     };
 }
 

@@ -15,6 +15,13 @@ use crate::{Session, StoreError};
 const MIGRATIONS: &[(i64, &str, &str)] =
     &[(1, "initial", include_str!("../../../../migrations/0001_initial.sql"))];
 
+/// The names of the files that the steps come from.
+#[doc(hidden)]
+#[must_use]
+pub fn migration_files() -> Vec<String> {
+    MIGRATIONS.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql")).collect()
+}
+
 fn migrator() -> Migrator {
     let steps = MIGRATIONS.iter().map(|(version, name, sql)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)

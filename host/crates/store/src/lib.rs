@@ -17,6 +17,8 @@ pub mod submissions;
 
 use ringfence_model::words;
 
+#[doc(hidden)]
+pub use connect::migration_files;
 pub use connect::{ConnectError, Store, Tx};
 pub use session::{Arg, Session};
 

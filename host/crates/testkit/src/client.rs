@@ -30,7 +30,6 @@ impl Client {
     }
 
     /// A request to a path under `/api/v1`, to be filled in.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str, key: &str) -> reqwest::RequestBuilder {
         let url = if path.starts_with("//") {
             format!("{}{}", self.base, &path[1..])

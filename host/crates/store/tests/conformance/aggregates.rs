@@ -1,0 +1,392 @@
+//! What is written is read back, and every change of state says whether its guard held.
+
+use ringfence_model::*;
+use ringfence_store::accounts::{self, Key};
+use ringfence_store::bots::{self, BotFilter};
+use ringfence_store::components::{self, ComponentKind};
+use ringfence_store::invocations::{self, Invocation, Usage};
+use ringfence_store::jobs::{self, JobFilter, JobSort};
+use ringfence_store::outbox::{self, Event};
+use ringfence_store::submissions::{self, Judgement};
+use ringfence_store::{StoreError, kv};
+use ringfence_testkit::{Engine, on_both_engines};
+use serde_json::json;
+
+use crate::fixture::{self, Fixture};
+
+on_both_engines!(
+    accounts_and_keys,
+    components_are_an_orgs_own,
+    bots_by_name_and_version,
+    a_bots_store_has_a_quota,
+    jobs_change_state_once,
+    jobs_are_listed,
+    claims_and_attempts,
+    one_submission_wins,
+    invocations_and_logs,
+    events_in_order,
+    what_is_not_committed_is_not_there
+);
+
+async fn accounts_and_keys(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let mut tx = f.tx().await;
+    assert_eq!(accounts::agent(&mut tx, &f.buyer.id).await.unwrap().as_ref(), Some(&f.buyer));
+    let changed = accounts::Agent { name: "New".to_owned(), wallet_address: None, ..f.buyer.clone() };
+    assert!(accounts::update_agent(&mut tx, &changed).await.unwrap());
+    assert_eq!(accounts::agent(&mut tx, &f.buyer.id).await.unwrap(), Some(changed));
+    let secret = ApiKey::generate(&f.rng);
+    let key = Key {
+        id: ApiKeyId::new(&f.clock, &f.rng),
+        org_id: f.buyer.org_id.clone(),
+        agent_id: Some(f.buyer.id.clone()),
+        prefix: secret.prefix().to_owned(),
+        created_at: f.now(),
+        revoked_at: None,
+    };
+    accounts::insert_key(&mut tx, &key, &secret.hash()).await.unwrap();
+    assert_eq!(accounts::find_key(&mut tx, &secret.hash()).await.unwrap(), Some(key.clone()));
+    let other = ApiKey::generate(&f.rng);
+    assert_eq!(accounts::find_key(&mut tx, &other.hash()).await.unwrap(), None);
+    let revoked =
+        Key { id: ApiKeyId::new(&f.clock, &f.rng), revoked_at: Some(f.now()), agent_id: None, ..key.clone() };
+    accounts::insert_key(&mut tx, &revoked, &other.hash()).await.unwrap();
+    assert_eq!(accounts::find_key(&mut tx, &other.hash()).await.unwrap(), None, "revoked");
+    tx.commit().await.unwrap();
+    let mut tx = f.tx().await;
+    let twice = Key { id: ApiKeyId::new(&f.clock, &f.rng), ..key };
+    assert!(matches!(
+        accounts::insert_key(&mut tx, &twice, &secret.hash()).await,
+        Err(StoreError::Conflict(_))
+    ));
+}
+
+async fn components_are_an_orgs_own(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let component = fixture::component(&f.buyer.org_id, b"\0asm\xff\x00 bytes", ComponentKind::Bot);
+    let mut tx = f.tx().await;
+    assert!(components::insert(&mut tx, &component, b"\0asm\xff\x00 bytes").await.unwrap());
+    assert!(!components::insert(&mut tx, &component, b"\0asm\xff\x00 bytes").await.unwrap());
+    assert_eq!(
+        components::get(&mut tx, &f.buyer.org_id, &component.digest).await.unwrap(),
+        Some(component.clone())
+    );
+    assert_eq!(components::get(&mut tx, &f.worker.org_id, &component.digest).await.unwrap(), None);
+    assert_eq!(
+        components::wasm(&mut tx, &component.digest).await.unwrap().as_deref(),
+        Some(&b"\0asm\xff\x00 bytes"[..])
+    );
+    let page = components::list(&mut tx, &f.buyer.org_id, 1, 0).await.unwrap();
+    assert_eq!((page.total, page.items.len()), (2, 1));
+}
+
+async fn bots_by_name_and_version(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let mut tx = f.tx().await;
+    assert_eq!(bots::get(&mut tx, &f.oracle.id).await.unwrap().as_ref(), Some(&f.oracle));
+    let filter = BotFilter {
+        status: Some(BotStatus::Running),
+        kind: Some(ComponentKind::Oracle),
+        name: Some("oracle".to_owned()),
+    };
+    assert_eq!(bots::list(&mut tx, &f.buyer.org_id, &filter, 10, 0).await.unwrap().items, [f.oracle.clone()]);
+    let none = BotFilter { kind: Some(ComponentKind::Bot), ..BotFilter::default() };
+    assert_eq!(bots::list(&mut tx, &f.buyer.org_id, &none, 10, 0).await.unwrap().total, 0);
+    assert_eq!(bots::list(&mut tx, &f.worker.org_id, &BotFilter::default(), 10, 0).await.unwrap().total, 0);
+    let changed = bots::Bot { version: 2, name: "judge".to_owned(), ..f.oracle.clone() };
+    assert!(bots::update(&mut tx, &changed, 1).await.unwrap());
+    assert!(!bots::update(&mut tx, &changed, 1).await.unwrap(), "another change came before");
+    assert!(!bots::used_by_unfinished_job(&mut tx, &f.oracle.id).await.unwrap());
+    jobs::insert(&mut tx, &f.job(1), None).await.unwrap();
+    assert!(bots::used_by_unfinished_job(&mut tx, &f.oracle.id).await.unwrap());
+    assert!(bots::terminate(&mut tx, &f.oracle.id, f.now()).await.unwrap());
+    assert!(!bots::terminate(&mut tx, &f.oracle.id, f.now()).await.unwrap());
+    assert!(!bots::update(&mut tx, &bots::Bot { version: 3, ..changed.clone() }, 2).await.unwrap());
+    let again = bots::Bot { id: BotId::new(&f.clock, &f.rng), ..changed.clone() };
+    bots::insert(&mut tx, &again).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = f.tx().await;
+    let taken = bots::Bot { id: BotId::new(&f.clock, &f.rng), ..changed };
+    assert!(matches!(bots::insert(&mut tx, &taken).await, Err(StoreError::Conflict(_))));
+}
+
+async fn a_bots_store_has_a_quota(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let (org, bot) = (&f.buyer.org_id, &f.oracle.id);
+    let mut tx = f.tx().await;
+    assert!(kv::set(&mut tx, org, bot, b"a", &[0, 255, 7], 10, f.now()).await.unwrap());
+    assert!(kv::set(&mut tx, org, bot, b"ab", b"1234", 10, f.now()).await.unwrap(), "4 + 6 = 10");
+    assert!(!kv::set(&mut tx, org, bot, b"c", b"", 10, f.now()).await.unwrap(), "one byte too many");
+    assert!(
+        kv::set(&mut tx, org, bot, b"ab", b"12", 10, f.now()).await.unwrap(),
+        "what is replaced does not count"
+    );
+    assert!(kv::set(&mut tx, org, bot, "ü".as_bytes(), b"", 10, f.now()).await.unwrap());
+    assert_eq!(kv::get(&mut tx, bot, b"a").await.unwrap(), Some(vec![0, 255, 7]));
+    assert_eq!(kv::get(&mut tx, bot, b"c").await.unwrap(), None);
+    let keys = |prefix: &'static [u8], after: Option<&'static [u8]>, limit| (prefix, after, limit);
+    for ((prefix, after, limit), expected) in [
+        (keys(b"", None, 10), vec!["a", "ab", "ü"]),
+        (keys(b"a", None, 10), vec!["a", "ab"]),
+        (keys(b"", Some(b"a"), 10), vec!["ab", "ü"]),
+        (keys(b"", None, 1), vec!["a"]),
+        (keys(b"b", None, 10), vec![]),
+    ] {
+        let found = kv::list_keys(&mut tx, bot, prefix, after, limit).await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|key| String::from_utf8(key).unwrap()).collect();
+        assert_eq!(found, expected);
+    }
+    kv::delete(&mut tx, bot, b"a").await.unwrap();
+    kv::delete(&mut tx, bot, b"a").await.unwrap();
+    assert_eq!(kv::get(&mut tx, bot, b"a").await.unwrap(), None);
+}
+
+async fn jobs_change_state_once(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let mut tx = f.tx().await;
+    let job = f.job(5);
+    jobs::insert(&mut tx, &job, Some("[1]")).await.unwrap();
+    assert_eq!(jobs::get(&mut tx, &job.id).await.unwrap().as_ref(), Some(&job));
+    assert_eq!(jobs::lock(&mut tx, &job.id).await.unwrap().as_ref(), Some(&job));
+    assert_eq!(jobs::input(&mut tx, &job.id).await.unwrap().as_deref(), Some("[1]"));
+    let (winner, worker, org) = (SubmissionId::new(&f.clock, &f.rng), &f.worker.id, &f.worker.org_id);
+    let resolve = async |tx: &mut ringfence_store::Tx| {
+        jobs::resolve(tx, &job.id, &winner, worker, org, PayoutStatus::Success, f.now()).await.unwrap()
+    };
+    assert!(!resolve(&mut tx).await, "open");
+    assert!(jobs::fund(&mut tx, &job.id, &json!({ "p": 1 }), job.price, f.now()).await.unwrap());
+    assert!(!jobs::fund(&mut tx, &job.id, &json!({}), job.price, f.now()).await.unwrap());
+    assert!(
+        !jobs::end(&mut tx, &job.id, JobStatus::Cancelled, JobStatus::Open, None, f.now()).await.unwrap()
+    );
+    assert!(resolve(&mut tx).await);
+    assert!(!resolve(&mut tx).await);
+    assert!(
+        !jobs::end(&mut tx, &job.id, JobStatus::Expired, JobStatus::Funded, None, f.now()).await.unwrap()
+    );
+    assert!(
+        !jobs::end(&mut tx, &job.id, JobStatus::Cancelled, JobStatus::Resolved, None, f.now()).await.unwrap()
+    );
+    let ended = jobs::get(&mut tx, &job.id).await.unwrap().unwrap();
+    assert_eq!(
+        (ended.status, ended.winning_submission_id, ended.payout_status),
+        (JobStatus::Resolved, Some(winner), Some(PayoutStatus::Success))
+    );
+    assert_eq!((ended.oracle_pin, ended.deposit_amount), (Some(json!({ "p": 1 })), Some(job.price)));
+    let other = f.job(5);
+    jobs::insert(&mut tx, &other, None).await.unwrap();
+    assert!(
+        jobs::end(&mut tx, &other.id, JobStatus::Expired, JobStatus::Open, Some(job.price), f.now())
+            .await
+            .unwrap()
+    );
+    assert_eq!(jobs::get(&mut tx, &other.id).await.unwrap().unwrap().refunded_amount, Some(job.price));
+    assert_eq!(jobs::input(&mut tx, &other.id).await.unwrap(), None);
+}
+
+async fn jobs_are_listed(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let mut prices = Vec::new();
+    for price in [30, 10, 20, 10] {
+        let mut tx = f.tx().await;
+        jobs::insert(&mut tx, &f.job(price), None).await.unwrap();
+        tx.commit().await.unwrap();
+        f.tick();
+        prices.push(price);
+    }
+    let all = JobFilter {
+        status: None,
+        buyer_id: None,
+        worker_id: None,
+        artifact_type: None,
+        min_price: None,
+        max_price: None,
+        sort_by: JobSort::Price,
+        descending: false,
+        limit: 10,
+        offset: 0,
+    };
+    let mut reader = f.reader().await;
+    let page = jobs::list(&mut reader, &all).await.unwrap();
+    let found: Vec<_> = page.items.iter().map(|job| job.price.as_micros()).collect();
+    assert_eq!(found, [10, 10, 20, 30]);
+    assert!(page.items[0].id < page.items[1].id, "equal ones by id");
+    let part = JobFilter { min_price: MicroUsdc::from_micros(11), limit: 1, offset: 1, ..all.clone() };
+    let page = jobs::list(&mut reader, &part).await.unwrap();
+    assert_eq!((page.total, page.items[0].price.as_micros()), (2, 30));
+    let mine = JobFilter { worker_id: Some(f.worker.id.clone()), ..all };
+    assert_eq!(jobs::list(&mut reader, &mine).await.unwrap().total, 0);
+    let job = f.claimed_job().await;
+    assert_eq!(jobs::list(&mut reader, &mine).await.unwrap().items[0].id, job.id);
+}
+
+async fn claims_and_attempts(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let job = f.claimed_job().await;
+    let mut tx = f.tx().await;
+    assert!(!submissions::claim(&mut tx, &f.participant(&job)).await.unwrap(), "once");
+    assert!(submissions::is_participant(&mut tx, &job.id, &f.worker.id).await.unwrap());
+    assert!(!submissions::is_participant(&mut tx, &job.id, &f.buyer.id).await.unwrap());
+    assert_eq!(submissions::participants(&mut tx, &job.id).await.unwrap().len(), 1);
+    let none = submissions::attempts(&mut tx, &job.id, &f.worker.id).await.unwrap();
+    assert_eq!((none.last_attempt, none.counted_total), (0, 0));
+    let first = f.submission(&job, 1);
+    submissions::insert(&mut tx, &first).await.unwrap();
+    f.tick();
+    let second = f.submission(&job, 2);
+    submissions::insert(&mut tx, &second).await.unwrap();
+    assert_eq!(submissions::judging_count(&mut tx, &job.id).await.unwrap(), 2);
+    let fault = Judgement {
+        score: None,
+        reason: "the oracle".to_owned(),
+        steps: None,
+        oracle_fault: Some("timed_out".to_owned()),
+        invocation_id: None,
+    };
+    assert!(
+        submissions::judged(&mut tx, &first.id, SubmissionStatus::Failed, &fault, f.now()).await.unwrap()
+    );
+    assert!(
+        !submissions::judged(&mut tx, &first.id, SubmissionStatus::Passed, &fault, f.now()).await.unwrap(),
+        "once"
+    );
+    let attempts = submissions::attempts(&mut tx, &job.id, &f.worker.id).await.unwrap();
+    assert_eq!(
+        (attempts.last_attempt, attempts.counted_by_worker, attempts.counted_total, attempts.faulted_total),
+        (2, 1, 1, 1)
+    );
+    assert_eq!(submissions::attempts(&mut tx, &job.id, &f.buyer.id).await.unwrap().counted_by_worker, 0);
+    assert_eq!(submissions::get(&mut tx, &second.id).await.unwrap().as_ref(), Some(&second));
+    let of_job = submissions::list_of_job(&mut tx, &job.id, 10, 0).await.unwrap();
+    assert_eq!((of_job.items[0].id.clone(), of_job.total), (first.id.clone(), 2), "oldest first");
+    let of_worker = submissions::list_of_worker(&mut tx, &f.worker.id, 1, 0).await.unwrap();
+    assert_eq!((of_worker.items[0].id.clone(), of_worker.total), (second.id.clone(), 2), "newest first");
+    tx.commit().await.unwrap();
+    let mut tx = f.tx().await;
+    let same_attempt = f.submission(&job, 2);
+    assert!(matches!(submissions::insert(&mut tx, &same_attempt).await, Err(StoreError::Conflict(_))));
+}
+
+async fn one_submission_wins(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let job = f.claimed_job().await;
+    let mut tx = f.tx().await;
+    let rows: Vec<_> = (1..=3).map(|attempt| f.submission(&job, attempt)).collect();
+    for row in &rows {
+        submissions::insert(&mut tx, row).await.unwrap();
+    }
+    let pass = Judgement {
+        score: Some(100),
+        reason: "good".to_owned(),
+        steps: Some(json!([{ "name": "n" }])),
+        oracle_fault: None,
+        invocation_id: None,
+    };
+    assert!(
+        submissions::judged(&mut tx, &rows[0].id, SubmissionStatus::Passed, &pass, f.now()).await.unwrap()
+    );
+    tx.commit().await.unwrap();
+    let mut tx = f.tx().await;
+    let second = submissions::judged(&mut tx, &rows[1].id, SubmissionStatus::Passed, &pass, f.now()).await;
+    assert!(
+        matches!(second, Err(StoreError::Conflict(_))),
+        "the index keeps a second winner out: {second:?}"
+    );
+    drop(tx);
+    let mut tx = f.tx().await;
+    let mut closed: Vec<_> = submissions::close_all(&mut tx, &job.id, "over", f.now())
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.id)
+        .collect();
+    closed.sort();
+    assert_eq!(
+        closed,
+        [rows[1].id.clone(), rows[2].id.clone()]
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+    let won = submissions::get(&mut tx, &rows[0].id).await.unwrap().unwrap();
+    assert_eq!((won.score, won.steps, won.judged_at), (Some(100), pass.steps, Some(f.now())));
+}
+
+async fn invocations_and_logs(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let call = Invocation {
+        id: InvocationId::new(&f.clock, &f.rng),
+        org_id: f.buyer.org_id.clone(),
+        bot_id: f.oracle.id.clone(),
+        bot_version: 3,
+        component_digest: f.oracle.component_digest,
+        submission_id: None,
+        outcome: "completed".to_owned(),
+        detail: None,
+        input_digest: Sha256::of(b"in"),
+        output_digest: Some(Sha256::of(b"out")),
+        limits: json!({ "fuel": 9 }),
+        engine: "e".to_owned(),
+        usage: Usage {
+            fuel: 1,
+            peak_memory_bytes: 2,
+            wall_us: 3,
+            cpu_us: 4,
+            host_calls: 5,
+            log_bytes: 6,
+            input_bytes: 7,
+            output_bytes: 8,
+        },
+        started_at: f.now(),
+    };
+    let mut tx = f.tx().await;
+    invocations::insert(&mut tx, &call, &json!([{ "message": "m" }])).await.unwrap();
+    assert_eq!(invocations::get(&mut tx, &call.id).await.unwrap().as_ref(), Some(&call));
+    assert_eq!(invocations::logs(&mut tx, &call.id).await.unwrap(), Some(json!([{ "message": "m" }])));
+    f.tick();
+    let silent = Invocation { id: InvocationId::new(&f.clock, &f.rng), started_at: f.now(), ..call.clone() };
+    invocations::insert(&mut tx, &silent, &json!([])).await.unwrap();
+    assert_eq!(invocations::logs(&mut tx, &silent.id).await.unwrap(), None);
+    let page = invocations::list(&mut tx, &f.oracle.id, 1, 0).await.unwrap();
+    assert_eq!((page.total, page.items), (2, vec![silent]));
+}
+
+async fn events_in_order(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let job = f.claimed_job().await;
+    let mut written = Vec::new();
+    let mut tx = f.tx().await;
+    for number in 0..3 {
+        let event = Event {
+            id: EventId::new(&f.clock, &f.rng),
+            org_id: f.buyer.org_id.clone(),
+            other_org_id: (number > 0).then(|| f.worker.org_id.clone()),
+            event: "job.funded".to_owned(),
+            task_id: Some(job.id.clone()),
+            data: json!({ "n": number }),
+            created_at: f.now(),
+        };
+        outbox::insert(&mut tx, &event).await.unwrap();
+        written.push(event);
+        f.tick();
+    }
+    assert_eq!(outbox::list(&mut tx, None, 10).await.unwrap(), written);
+    let after = (written[0].created_at, written[0].id.clone());
+    assert_eq!(outbox::list(&mut tx, Some(&after), 1).await.unwrap(), written[1..2]);
+}
+
+async fn what_is_not_committed_is_not_there(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let job = f.job(1);
+    let mut tx = f.tx().await;
+    jobs::insert(&mut tx, &job, None).await.unwrap();
+    drop(tx);
+    let mut reader = f.reader().await;
+    assert_eq!(jobs::get(&mut reader, &job.id).await.unwrap(), None);
+    drop(reader);
+    let mut tx = f.tx().await;
+    jobs::insert(&mut tx, &job, None).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(jobs::get(&mut f.reader().await, &job.id).await.unwrap(), Some(job));
+}

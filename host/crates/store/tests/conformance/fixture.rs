@@ -1,0 +1,183 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringfence_model::*;
+use ringfence_store::accounts::{self, Agent, Org};
+use ringfence_store::bots::{self, Bot};
+use ringfence_store::components::{self, Component, ComponentKind};
+use ringfence_store::jobs::{self, Job};
+use ringfence_store::submissions::{self, Participant, Submission};
+use ringfence_store::{Session, Store, Tx};
+use ringfence_testkit::{Database, Engine};
+use serde_json::json;
+
+/// A database with a buyer, a worker, an oracle and a bot.
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    pub(crate) database: Database,
+    pub(crate) clock: ManualClock,
+    pub(crate) rng: SeededRng,
+    pub(crate) buyer: Agent,
+    pub(crate) worker: Agent,
+    pub(crate) oracle: Bot,
+}
+
+pub(crate) fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+impl Fixture {
+    pub(crate) async fn new(engine: Engine) -> Self {
+        static SEED: AtomicU64 = AtomicU64::new(1);
+        let database = Database::new(engine).await;
+        let store = Store::connect(database.url()).await.unwrap();
+        let (clock, rng) = (ManualClock::new(start()), SeededRng::new(SEED.fetch_add(1, Ordering::SeqCst)));
+        let mut tx = store.begin().await.unwrap();
+        let buyer = agent(&mut tx, &clock, &rng, "Buyer").await;
+        let worker = agent(&mut tx, &clock, &rng, "Worker").await;
+        let component = component(&buyer.org_id, b"oracle", ComponentKind::Oracle);
+        assert!(components::insert(&mut tx, &component, b"oracle").await.unwrap());
+        let oracle = bot(&clock, &rng, &component, "oracle");
+        bots::insert(&mut tx, &oracle).await.unwrap();
+        tx.commit().await.unwrap();
+        Self { store, database, clock, rng, buyer, worker, oracle }
+    }
+
+    pub(crate) async fn tx(&self) -> Tx {
+        self.store.begin().await.unwrap()
+    }
+
+    pub(crate) async fn reader(&self) -> Session {
+        self.store.reader().await.unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Lets a second pass, so that what comes next is later.
+    pub(crate) fn tick(&self) {
+        self.clock.advance(Duration::from_secs(1));
+    }
+
+    pub(crate) fn job(&self, price: i64) -> Job {
+        Job {
+            id: JobId::new(&self.clock, &self.rng),
+            org_id: self.buyer.org_id.clone(),
+            buyer_id: self.buyer.id.clone(),
+            title: "A job".to_owned(),
+            description: "…".to_owned(),
+            rubric: "good".to_owned(),
+            artifact_type: "json".to_owned(),
+            price: MicroUsdc::from_micros(price).unwrap(),
+            fee_bps: FeeBps::DEFAULT,
+            expiry: self.now().plus(Duration::from_secs(3600)),
+            max_submissions: 10,
+            max_retries: 3,
+            status: JobStatus::Open,
+            oracle_bot_id: self.oracle.id.clone(),
+            oracle_pin: None,
+            input_digest: Some(Sha256::of(b"{}")),
+            deposit_amount: None,
+            refunded_amount: None,
+            winning_submission_id: None,
+            worker_id: None,
+            worker_org_id: None,
+            payout_status: None,
+            created_at: self.now(),
+            updated_at: self.now(),
+            funded_at: None,
+            ended_at: None,
+        }
+    }
+
+    /// A funded job that the worker has claimed.
+    pub(crate) async fn claimed_job(&self) -> Job {
+        let job = self.job(10_000_000);
+        let mut tx = self.tx().await;
+        jobs::insert(&mut tx, &job, Some("{}")).await.unwrap();
+        assert!(jobs::fund(&mut tx, &job.id, &json!({ "bot": 1 }), job.price, self.now()).await.unwrap());
+        assert!(submissions::claim(&mut tx, &self.participant(&job)).await.unwrap());
+        tx.commit().await.unwrap();
+        job
+    }
+
+    pub(crate) fn participant(&self, job: &Job) -> Participant {
+        Participant {
+            id: EventId::new(&self.clock, &self.rng).to_string(),
+            job_id: job.id.clone(),
+            worker_id: self.worker.id.clone(),
+            org_id: self.worker.org_id.clone(),
+            buyer_org_id: job.org_id.clone(),
+            claimed_at: self.now(),
+            unclaimed_at: None,
+        }
+    }
+
+    pub(crate) fn submission(&self, job: &Job, attempt: u32) -> Submission {
+        Submission {
+            id: SubmissionId::new(&self.clock, &self.rng),
+            job_id: job.id.clone(),
+            org_id: self.worker.org_id.clone(),
+            buyer_org_id: job.org_id.clone(),
+            worker_id: self.worker.id.clone(),
+            attempt,
+            content: r#"{"b": 2.50, "a": "ü"}"#.to_owned(),
+            content_digest: Sha256::of(b"content"),
+            status: SubmissionStatus::Judging,
+            score: None,
+            reason: None,
+            steps: None,
+            oracle_fault: None,
+            invocation_id: None,
+            created_at: self.now(),
+            judged_at: None,
+        }
+    }
+}
+
+pub(crate) async fn agent(tx: &mut Tx, clock: &ManualClock, rng: &SeededRng, name: &str) -> Agent {
+    let org = Org { id: OrgId::new(clock, rng), name: name.to_owned(), created_at: clock.now() };
+    accounts::insert_org(tx, &org).await.unwrap();
+    let agent = Agent {
+        id: AgentId::new(clock, rng),
+        org_id: org.id,
+        name: name.to_owned(),
+        wallet_address: Some("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed".parse().unwrap()),
+        created_at: clock.now(),
+        updated_at: clock.now(),
+    };
+    accounts::insert_agent(tx, &agent).await.unwrap();
+    agent
+}
+
+pub(crate) fn component(org: &OrgId, wasm: &[u8], kind: ComponentKind) -> Component {
+    Component {
+        org_id: org.clone(),
+        digest: Sha256::of(wasm),
+        kind,
+        size_bytes: wasm.len() as u64,
+        imports: vec!["wasi:cli/exit@0.2.6".to_owned()],
+        capabilities: vec!["kv".to_owned()],
+        created_at: start(),
+    }
+}
+
+pub(crate) fn bot(clock: &ManualClock, rng: &SeededRng, component: &Component, name: &str) -> Bot {
+    Bot {
+        id: BotId::new(clock, rng),
+        org_id: component.org_id.clone(),
+        name: name.to_owned(),
+        description: "does it".to_owned(),
+        kind: component.kind,
+        version: 1,
+        component_digest: component.digest,
+        config: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+        grants: json!({ "kv": { "quota_bytes": 10 } }),
+        limits: json!({ "fuel": 1 }),
+        status: BotStatus::Running,
+        created_at: clock.now(),
+        updated_at: clock.now(),
+    }
+}

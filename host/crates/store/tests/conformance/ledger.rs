@@ -1,0 +1,192 @@
+//! Money: never below zero, never booked twice, never lost.
+
+use ringfence_model::{AccountId, MicroUsdc, OrgId, TransferId};
+use ringfence_store::ledger::{self, Account, AccountKind, Discrepancy, Posted, Transfer, TransferKind};
+use ringfence_store::{StoreError, Tx};
+use ringfence_testkit::{Engine, on_both_engines};
+use sqlx::Connection as _;
+
+use crate::fixture::Fixture;
+
+on_both_engines!(
+    a_transfer_is_booked_once,
+    no_account_falls_below_zero,
+    what_is_not_booked_leaves_nothing,
+    parallel_transfers_neither_lose_nor_make_money,
+    a_wrong_balance_is_found
+);
+
+async fn account(fixture: &Fixture, tx: &mut Tx, kind: AccountKind, owner: &str) -> Account {
+    let wanted = Account {
+        id: AccountId::new(&fixture.clock, &fixture.rng),
+        org_id: fixture.buyer.org_id.clone(),
+        kind,
+        owner_id: owner.to_owned(),
+        balance_micros: 0,
+    };
+    ledger::ensure_account(tx, &wanted).await.unwrap()
+}
+
+fn transfer(fixture: &Fixture, from: &Account, to: &Account, amount: i64, once: &str) -> Transfer {
+    Transfer {
+        id: TransferId::new(&fixture.clock, &fixture.rng),
+        org_id: fixture.buyer.org_id.clone(),
+        kind: TransferKind::Fund,
+        debit: from.id.clone(),
+        credit: to.id.clone(),
+        amount: MicroUsdc::from_micros(amount).unwrap(),
+        job_id: None,
+        idempotency_id: once.to_owned(),
+        external_reference: None,
+        created_at: fixture.now(),
+    }
+}
+
+async fn balance(fixture: &Fixture, account: &Account) -> i64 {
+    let mut reader = fixture.reader().await;
+    ledger::account(&mut reader, account.kind, &account.owner_id).await.unwrap().unwrap().balance_micros
+}
+
+async fn holds(fixture: &Fixture) {
+    let mut reader = fixture.reader().await;
+    assert_eq!(ledger::check(&mut reader).await.unwrap(), []);
+}
+
+/// The outside, and `count` accounts with `each` on them.
+async fn funded(fixture: &Fixture, count: usize, each: i64) -> (Account, Vec<Account>) {
+    let mut tx = fixture.tx().await;
+    let outside = account(fixture, &mut tx, AccountKind::External, OrgId::platform().as_str()).await;
+    let mut accounts = Vec::new();
+    for number in 0..count {
+        let account = account(fixture, &mut tx, AccountKind::Agent, &format!("agent-{number}")).await;
+        let deposit = transfer(fixture, &outside, &account, each, &format!("deposit:{number}"));
+        assert_eq!(ledger::post(&mut tx, &deposit).await.unwrap(), Posted::Posted);
+        accounts.push(account);
+    }
+    tx.commit().await.unwrap();
+    (outside, accounts)
+}
+
+async fn a_transfer_is_booked_once(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (outside, accounts) = funded(&fixture, 1, 100).await;
+    assert_eq!((balance(&fixture, &outside).await, balance(&fixture, &accounts[0]).await), (-100, 100));
+    let mut tx = fixture.tx().await;
+    let mut again = transfer(&fixture, &outside, &accounts[0], 100, "deposit:0");
+    assert_eq!(ledger::post(&mut tx, &again).await.unwrap(), Posted::AlreadyPosted);
+    again.idempotency_id = "deposit:new".to_owned();
+    again.external_reference = Some("wire".to_owned());
+    assert_eq!(ledger::post(&mut tx, &again).await.unwrap(), Posted::Posted);
+    let same_wire = Transfer {
+        external_reference: Some("wire".to_owned()),
+        ..transfer(&fixture, &outside, &accounts[0], 1, "deposit:other")
+    };
+    assert_eq!(ledger::post(&mut tx, &same_wire).await.unwrap(), Posted::AlreadyPosted);
+    tx.commit().await.unwrap();
+    assert_eq!(balance(&fixture, &accounts[0]).await, 200);
+    let mut reader = fixture.reader().await;
+    let page = ledger::transfers_of(&mut reader, &accounts[0].id, 1, 0).await.unwrap();
+    assert_eq!((page.total, page.items.len()), (2, 1));
+    assert_eq!(page.items[0], again);
+    holds(&fixture).await;
+}
+
+async fn no_account_falls_below_zero(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (_, accounts) = funded(&fixture, 2, 100).await;
+    // In both directions: whichever account is taken first.
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut tx = fixture.tx().await;
+        let too_much = transfer(&fixture, &accounts[from], &accounts[to], 101, &format!("much-{from}"));
+        assert_eq!(ledger::post(&mut tx, &too_much).await.unwrap(), Posted::InsufficientFunds);
+        // The transaction goes on, as if that had not been asked.
+        let all = transfer(&fixture, &accounts[from], &accounts[to], 100, &format!("all-{from}"));
+        assert_eq!(ledger::post(&mut tx, &all).await.unwrap(), Posted::Posted);
+        let back = transfer(&fixture, &accounts[to], &accounts[from], 100, &format!("back-{from}"));
+        assert_eq!(ledger::post(&mut tx, &back).await.unwrap(), Posted::Posted);
+        tx.commit().await.unwrap();
+    }
+    assert_eq!((balance(&fixture, &accounts[0]).await, balance(&fixture, &accounts[1]).await), (100, 100));
+    holds(&fixture).await;
+}
+
+async fn what_is_not_booked_leaves_nothing(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (_, accounts) = funded(&fixture, 2, 100).await;
+    let mut tx = fixture.tx().await;
+    let moved = transfer(&fixture, &accounts[0], &accounts[1], 60, "moved");
+    assert_eq!(ledger::post(&mut tx, &moved).await.unwrap(), Posted::Posted);
+    drop(tx);
+    assert_eq!((balance(&fixture, &accounts[0]).await, balance(&fixture, &accounts[1]).await), (100, 100));
+    let mut tx = fixture.tx().await;
+    let to_itself = transfer(&fixture, &accounts[0], &accounts[0], 1, "itself");
+    assert!(matches!(ledger::post(&mut tx, &to_itself).await, Err(StoreError::Refused(_))));
+    drop(tx);
+    holds(&fixture).await;
+}
+
+async fn parallel_transfers_neither_lose_nor_make_money(engine: Engine) {
+    let fixture = std::sync::Arc::new(Fixture::new(engine).await);
+    let (outside, accounts) = funded(&fixture, 4, 50).await;
+    let accounts = std::sync::Arc::new(accounts);
+    let tasks: Vec<_> = (0..20usize)
+        .map(|task| {
+            let (fixture, accounts) = (fixture.clone(), accounts.clone());
+            tokio::spawn(async move {
+                let mut posted = 0;
+                for round in 0..10usize {
+                    let (from, to) = ((task + round) % 4, (task * 3 + round + 1) % 4);
+                    if from == to {
+                        continue;
+                    }
+                    let amount = i64::try_from(1 + (task * 7 + round * 5) % 40).unwrap();
+                    let movement = transfer(
+                        &fixture,
+                        &accounts[from],
+                        &accounts[to],
+                        amount,
+                        &format!("{task}-{round}"),
+                    );
+                    let mut tx = fixture.tx().await;
+                    if ledger::post(&mut tx, &movement).await.unwrap() == Posted::Posted {
+                        posted += 1;
+                    }
+                    tx.commit().await.unwrap();
+                }
+                posted
+            })
+        })
+        .collect();
+    let mut posted = 0;
+    for task in tasks {
+        posted += task.await.unwrap();
+    }
+    assert!(posted > 20, "{posted}");
+    let mut sum = balance(&fixture, &outside).await;
+    for account in accounts.iter() {
+        let has = balance(&fixture, account).await;
+        assert!(has >= 0);
+        sum += has;
+    }
+    assert_eq!(sum, 0);
+    holds(&fixture).await;
+}
+
+async fn a_wrong_balance_is_found(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (_, accounts) = funded(&fixture, 2, 100).await;
+    let spoil = "UPDATE ledger_accounts SET balance = balance + 7 WHERE owner_id = 'agent-1'";
+    match engine {
+        Engine::Postgres => {
+            let mut connection = sqlx::PgConnection::connect(fixture.database.url()).await.unwrap();
+            sqlx::query(spoil).execute(&mut connection).await.unwrap();
+        }
+        Engine::Sqlite => {
+            let mut connection = sqlx::SqliteConnection::connect(fixture.database.url()).await.unwrap();
+            sqlx::query(spoil).execute(&mut connection).await.unwrap();
+        }
+    }
+    let mut reader = fixture.reader().await;
+    let found = Discrepancy { account_id: accounts[1].id.clone(), recorded: 107, computed: 100 };
+    assert_eq!(ledger::check(&mut reader).await.unwrap(), [found]);
+}

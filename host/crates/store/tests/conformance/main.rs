@@ -1,0 +1,16 @@
+//! What must hold of the store, on SQLite and on PostgreSQL alike: the same cases on both.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod aggregates;
+mod fixture;
+mod idempotency;
+mod ledger;
+mod queue;
+mod schema;

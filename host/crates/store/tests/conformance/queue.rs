@@ -1,0 +1,145 @@
+//! Leases and their fence.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ringfence_model::Timestamp;
+use ringfence_store::queue::{self, Leased, NewItem};
+use ringfence_testkit::{Engine, on_both_engines};
+use serde_json::json;
+
+use crate::fixture::Fixture;
+
+on_both_engines!(
+    a_late_attempt_changes_nothing,
+    parallel_leasers_never_share,
+    work_waits_its_time,
+    dead_letters_stay
+);
+
+const LEASE: Duration = Duration::from_secs(10);
+
+async fn put(fixture: &Fixture, subject: &str, run_at: Timestamp) -> bool {
+    let item = NewItem {
+        id: format!("task_{subject}"),
+        org_id: fixture.buyer.org_id.clone(),
+        kind: "evaluate".to_owned(),
+        payload: json!({ "n": 1 }),
+        subject_id: subject.to_owned(),
+        run_at,
+        created_at: fixture.now(),
+    };
+    let mut tx = fixture.tx().await;
+    let put = queue::put(&mut tx, &item).await.unwrap();
+    tx.commit().await.unwrap();
+    put
+}
+
+async fn lease(fixture: &Fixture, limit: u32) -> Vec<Leased> {
+    let mut tx = fixture.tx().await;
+    let now = fixture.now();
+    let leased = queue::lease(&mut tx, "host", now, now.plus(LEASE), limit).await.unwrap();
+    tx.commit().await.unwrap();
+    leased
+}
+
+async fn a_late_attempt_changes_nothing(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    assert!(put(&fixture, "a", fixture.now()).await);
+    assert!(!put(&fixture, "a", fixture.now()).await, "one piece of work of a kind for a subject");
+    let first = lease(&fixture, 5).await.pop().unwrap();
+    assert_eq!((first.attempt, &first.payload, first.subject_id.as_str()), (1, &json!({ "n": 1 }), "a"));
+    assert!(lease(&fixture, 5).await.is_empty(), "it is held");
+    fixture.clock.advance(LEASE + Duration::from_secs(1));
+    let second = lease(&fixture, 5).await.pop().unwrap();
+    assert_eq!(second.attempt, 2, "whoever takes it over is ahead");
+
+    let (now, later) = (fixture.now(), fixture.now().plus(LEASE));
+    let mut tx = fixture.tx().await;
+    assert!(!queue::holds(&mut tx, &first.id, 1).await.unwrap());
+    assert!(!queue::extend(&mut tx, &first.id, 1, later).await.unwrap());
+    assert!(!queue::retry(&mut tx, &first.id, 1, now, "late").await.unwrap());
+    assert!(!queue::bury(&mut tx, &first.id, 1, "late", now).await.unwrap());
+    assert!(!queue::finish(&mut tx, &first.id, 1).await.unwrap());
+    assert!(queue::holds(&mut tx, &first.id, 2).await.unwrap());
+    assert!(queue::extend(&mut tx, &first.id, 2, later).await.unwrap());
+    assert!(queue::finish(&mut tx, &first.id, 2).await.unwrap());
+    assert!(!queue::finish(&mut tx, &first.id, 2).await.unwrap(), "once");
+    tx.commit().await.unwrap();
+    assert!(put(&fixture, "a", fixture.now()).await, "the subject is free again");
+}
+
+async fn parallel_leasers_never_share(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    for number in 0..40 {
+        assert!(put(&fixture, &format!("s{number}"), fixture.now()).await);
+    }
+    let (store, now) = (fixture.store.clone(), fixture.now());
+    let leasers: Vec<_> = (0..8)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut taken = Vec::new();
+                loop {
+                    let mut tx = store.begin().await.unwrap();
+                    let leased = queue::lease(&mut tx, &format!("host-{number}"), now, now.plus(LEASE), 3)
+                        .await
+                        .unwrap();
+                    tx.commit().await.unwrap();
+                    if leased.is_empty() {
+                        return taken;
+                    }
+                    taken.extend(leased.into_iter().map(|item| (item.id, item.attempt)));
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for leaser in leasers {
+        all.extend(leaser.await.unwrap());
+    }
+    assert!(all.iter().all(|(_, attempt)| *attempt == 1));
+    let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
+    assert_eq!((all.len(), ids.len()), (40, 40));
+}
+
+async fn work_waits_its_time(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let mut reader = fixture.reader().await;
+    assert_eq!(queue::next_due(&mut reader).await.unwrap(), None);
+    let at = fixture.now().plus(Duration::from_secs(5));
+    assert!(put(&fixture, "later", at).await);
+    assert_eq!(queue::next_due(&mut reader).await.unwrap(), Some(at));
+    assert!(lease(&fixture, 1).await.is_empty());
+    fixture.clock.advance(Duration::from_secs(5));
+    let item = lease(&fixture, 1).await.pop().unwrap();
+    assert_eq!(
+        queue::next_due(&mut reader).await.unwrap(),
+        Some(fixture.now().plus(LEASE)),
+        "when the lease ends"
+    );
+    let again = fixture.now().plus(Duration::from_secs(60));
+    let mut tx = fixture.tx().await;
+    assert!(queue::retry(&mut tx, &item.id, 1, again, "busy").await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(queue::next_due(&mut reader).await.unwrap(), Some(again));
+    fixture.clock.advance(Duration::from_secs(60));
+    assert_eq!(lease(&fixture, 1).await.pop().unwrap().attempt, 2);
+    let mut tx = fixture.tx().await;
+    assert_eq!(queue::remove(&mut tx, "evaluate", "later").await.unwrap(), 1);
+    tx.commit().await.unwrap();
+}
+
+async fn dead_letters_stay(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    assert!(put(&fixture, "a", fixture.now()).await);
+    let item = lease(&fixture, 1).await.pop().unwrap();
+    let mut tx = fixture.tx().await;
+    assert!(queue::bury(&mut tx, &item.id, 1, "broken", fixture.now()).await.unwrap());
+    tx.commit().await.unwrap();
+    fixture.clock.advance(LEASE * 10);
+    assert!(lease(&fixture, 1).await.is_empty());
+    let mut reader = fixture.reader().await;
+    assert_eq!(queue::next_due(&mut reader).await.unwrap(), None);
+    assert!(!queue::holds(&mut reader, &item.id, 1).await.unwrap());
+}
