@@ -55,7 +55,7 @@ fn metadata() -> Metadata {
     MetadataCommand::new().manifest_path(manifest).other_options(options).exec().unwrap()
 }
 
-fn normal<'a>(package: &'a Package) -> impl Iterator<Item = &'a str> {
+fn normal(package: &Package) -> impl Iterator<Item = &str> {
     package
         .dependencies
         .iter()

@@ -89,7 +89,10 @@ async fn bots_by_name_and_version(engine: Engine) {
         kind: Some(ComponentKind::Oracle),
         name: Some("oracle".to_owned()),
     };
-    assert_eq!(bots::list(&mut tx, &f.buyer.org_id, &filter, 10, 0).await.unwrap().items, [f.oracle.clone()]);
+    assert_eq!(
+        bots::list(&mut tx, &f.buyer.org_id, &filter, 10, 0).await.unwrap().items,
+        std::slice::from_ref(&f.oracle)
+    );
     let none = BotFilter { kind: Some(ComponentKind::Bot), ..BotFilter::default() };
     assert_eq!(bots::list(&mut tx, &f.buyer.org_id, &none, 10, 0).await.unwrap().total, 0);
     assert_eq!(bots::list(&mut tx, &f.worker.org_id, &BotFilter::default(), 10, 0).await.unwrap().total, 0);
