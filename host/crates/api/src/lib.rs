@@ -81,7 +81,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(id.clone()))
-        .layer(SetRequestIdLayer::new(id, NewRequestId))
+        .layer(SetRequestIdLayer::new(id, NewRequestId(app.control.clone())))
         .layer(middleware::map_request(short_request_id))
         .with_state(app)
 }
@@ -141,12 +141,12 @@ async fn short_request_id(mut request: Request) -> Request {
 }
 
 /// Request ids that are made here: 128 random bits.
-#[derive(Clone, Copy)]
-struct NewRequestId;
+#[derive(Clone)]
+struct NewRequestId(Control);
 
 impl MakeRequestId for NewRequestId {
     fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
-        HeaderValue::from_str(&uuid::Uuid::new_v4().simple().to_string()).ok().map(RequestId::new)
+        HeaderValue::from_str(&self.0.request_id()).ok().map(RequestId::new)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringfence_model::{AgentId, ApiKey, ApiKeyId, InvalidWallet, OrgId, Timestamp, WalletAddress};
+use ringfence_model::{AgentId, ApiKey, ApiKeyId, InvalidWallet, OrgId, Timestamp, WalletAddress, hex};
 use ringfence_store::accounts::{self, Agent, Key, Org};
 use ringfence_store::{Session, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -156,6 +156,14 @@ impl Control {
         let key = insert_key(&mut tx, &*self.clock, &*self.rng, &OrgId::platform(), None).await?;
         tx.commit().await?;
         Ok(key)
+    }
+
+    /// A name for a request that came without one: 128 random bits in hexadecimal.
+    #[must_use]
+    pub fn request_id(&self) -> String {
+        let mut bytes = [0; 16];
+        self.rng.fill(&mut bytes);
+        hex(&bytes)
     }
 
     /// Whether the database answers.

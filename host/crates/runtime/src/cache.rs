@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
-use ring::{hmac, rand::SecureRandom as _};
+use ring::hmac;
+use ringfence_model::{Rng as _, SystemRng};
 use wasmtime::Engine;
 
 use crate::component::{ComponentInfo, Linked};
@@ -139,7 +140,7 @@ impl DiskCache {
         let tag = context.sign();
 
         let path = self.path(digest);
-        let temporary = self.directory.join(format!("{}.tmp", unique_name()?));
+        let temporary = self.directory.join(format!("{}.tmp", unique_name()));
         let written = (|| {
             let mut file = new_private_file(&temporary)?;
             for part in [tag.as_ref(), &header, code] {
@@ -173,16 +174,15 @@ fn new_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    #[expect(clippy::disallowed_methods, reason = "a secret of this machine; no test may predict it")]
-    let rng = ring::rand::SystemRandom::new();
+/// Secrets of this machine: no test may predict them, so they never come from a seed.
+fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    rng.fill(&mut bytes).map_err(|_| io::Error::other("the system gave no randomness"))?;
-    Ok(bytes)
+    SystemRng::new().fill(&mut bytes);
+    bytes
 }
 
-fn unique_name() -> io::Result<String> {
-    Ok(hex(&random::<16>()?))
+fn unique_name() -> String {
+    hex(&random::<16>())
 }
 
 /// Several processes may start on one folder at once: the key is written aside and linked into place, which
@@ -190,9 +190,9 @@ fn unique_name() -> io::Result<String> {
 fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = directory.join(KEY_FILE);
     if !path.try_exists()? {
-        let temporary = directory.join(format!("{}.tmp", unique_name()?));
+        let temporary = directory.join(format!("{}.tmp", unique_name()));
         let mut file = new_private_file(&temporary)?;
-        file.write_all(&random::<KEY_BYTES>()?)?;
+        file.write_all(&random::<KEY_BYTES>())?;
         file.sync_all()?;
         let linked = fs::hard_link(&temporary, &path);
         fs::remove_file(&temporary)?;
