@@ -181,8 +181,15 @@ impl Session {
     }
 
     /// A SELECT whose rows nobody else changes until the transaction ends. On SQLite a transaction is alone anyway.
+    ///
+    /// Keys are left free: a row that refers to the locked one can be inserted meanwhile, and two transactions that have
+    /// each inserted one do not then wait for each other.
     pub(crate) fn locking(&self, select: &'static str) -> AssertSqlSafe<String> {
-        AssertSqlSafe(if self.is_postgres() { format!("{select} FOR UPDATE") } else { select.to_owned() })
+        AssertSqlSafe(if self.is_postgres() {
+            format!("{select} FOR NO KEY UPDATE")
+        } else {
+            select.to_owned()
+        })
     }
 
     /// As [`Self::locking`], without the rows that another transaction has locked.
