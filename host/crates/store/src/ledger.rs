@@ -84,7 +84,7 @@ pub struct Transfer {
 pub enum Posted {
     /// It is booked.
     Posted,
-    /// It was booked before; nothing was changed.
+    /// It was booked before: its idempotency id, or its external reference. Nothing was changed.
     AlreadyPosted,
     /// The paying account has too little; nothing was changed.
     InsufficientFunds,
@@ -112,14 +112,19 @@ statements! {
     GET_ACCOUNT = "SELECT id, org_id, kind, owner_id, balance FROM ledger_accounts WHERE kind = $1 AND owner_id = $2";
     ENSURE_ACCOUNT = "INSERT INTO ledger_accounts (id, org_id, kind, owner_id, balance) VALUES ($1, $2, $3, $4, 0)
         ON CONFLICT (kind, owner_id) DO NOTHING";
+    BOTH_ACCOUNTS = "SELECT id, org_id, kind, owner_id, balance FROM ledger_accounts WHERE id IN ($1, $2) ORDER BY id";
+    IS_POSTED = "SELECT id FROM ledger_transfers WHERE idempotency_id = $1 OR external_reference = $2";
     INSERT = concat!("INSERT INTO ledger_transfers (", transfer_columns!(), ")
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING");
-    UNDO = "DELETE FROM ledger_transfers WHERE id = $1";
-    DEBIT = "UPDATE ledger_accounts SET balance = balance - $2
-        WHERE id = $1 AND (balance >= $2 OR kind = 'external')";
-    CREDIT = "UPDATE ledger_accounts SET balance = balance + $2 WHERE id = $1";
-    TRANSFERS_OF = concat!("SELECT ", transfer_columns!(), " FROM ledger_transfers
-        WHERE debit_account_id = $1 OR credit_account_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3");
+    MOVE = "UPDATE ledger_accounts SET balance = balance + CASE WHEN id = $1 THEN 0 - $3 ELSE $3 END
+        WHERE id IN ($1, $2)";
+    TRANSFERS_OF = concat!("SELECT ", transfer_columns!(), " FROM (
+            SELECT * FROM (SELECT ", transfer_columns!(), " FROM ledger_transfers WHERE debit_account_id = $1
+                ORDER BY created_at DESC, id DESC LIMIT $4) AS debits
+            UNION ALL
+            SELECT * FROM (SELECT ", transfer_columns!(), " FROM ledger_transfers WHERE credit_account_id = $1
+                ORDER BY created_at DESC, id DESC LIMIT $4) AS credits
+        ) AS transfers ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3");
     COUNT_OF = "SELECT COUNT(*) AS n FROM ledger_transfers WHERE debit_account_id = $1 OR credit_account_id = $1";
     CHECK = "SELECT a.id, a.balance, CAST(
             COALESCE((SELECT SUM(t.amount) FROM ledger_transfers t WHERE t.credit_account_id = a.id), 0)
@@ -153,8 +158,33 @@ pub async fn ensure_account(s: &mut Session, wanted: &Account) -> Result<Account
 /// The transfer that is not booked leaves nothing behind, so the transaction can go on.
 ///
 /// # Errors
-/// [`StoreError::Busy`] if another transaction holds one of the accounts for too long.
+/// [`StoreError::Busy`] if another transaction holds one of the accounts for too long; [`StoreError::Refused`] if the
+/// amount is nothing, or both accounts are one; [`StoreError::Corrupt`] if an account is missing or its balance would not
+/// fit.
 pub async fn post(tx: &mut Tx, transfer: &Transfer) -> Result<Posted, StoreError> {
+    // Both are locked at once, in the order of their ids: two transfers between the same accounts then never wait for
+    // each other, and what follows is decided by balances that nobody else changes.
+    let accounts = tx.locking(BOTH_ACCOUNTS);
+    let accounts = tx.all(accounts, args![&transfer.debit, &transfer.credit], read_account).await?;
+    let find = |id: &AccountId| {
+        let found = accounts.iter().find(|account| account.id == *id);
+        found.ok_or_else(|| {
+            StoreError::corrupt("ledger_accounts.id", format_args!("there is no account {id}"))
+        })
+    };
+    let (debit, credit) = (find(&transfer.debit)?, find(&transfer.credit)?);
+    let amount = transfer.amount.as_micros();
+    if debit.kind != AccountKind::External && debit.balance_micros < amount {
+        let posted = tx
+            .optional(
+                IS_POSTED,
+                args![&transfer.idempotency_id, transfer.external_reference.as_ref()],
+                |_| Ok(()),
+            )
+            .await?
+            .is_some();
+        return Ok(if posted { Posted::AlreadyPosted } else { Posted::InsufficientFunds });
+    }
     let row = args![
         &transfer.id,
         &transfer.org_id,
@@ -170,23 +200,13 @@ pub async fn post(tx: &mut Tx, transfer: &Transfer) -> Result<Posted, StoreError
     if tx.execute(INSERT, row).await? == 0 {
         return Ok(Posted::AlreadyPosted);
     }
-    // Always the lower id first: two transfers between the same accounts then never wait for each other.
-    let debit_first = transfer.debit <= transfer.credit;
-    let credit = args![&transfer.credit, transfer.amount];
-    if !debit_first {
-        tx.execute(CREDIT, credit.clone()).await?;
+    // SQLite would go on with a floating-point number. The caller's transaction ends with the error.
+    if debit.balance_micros.checked_sub(amount).is_none()
+        || credit.balance_micros.checked_add(amount).is_none()
+    {
+        return Err(StoreError::corrupt("ledger_accounts.balance", "it would not fit 64 bits"));
     }
-    if tx.execute(DEBIT, args![&transfer.debit, transfer.amount]).await? == 0 {
-        if !debit_first {
-            let back = args![&transfer.credit, -transfer.amount.as_micros()];
-            tx.execute(CREDIT, back).await?;
-        }
-        tx.execute(UNDO, args![&transfer.id]).await?;
-        return Ok(Posted::InsufficientFunds);
-    }
-    if debit_first {
-        tx.execute(CREDIT, credit).await?;
-    }
+    tx.execute(MOVE, args![&transfer.debit, &transfer.credit, transfer.amount]).await?;
     Ok(Posted::Posted)
 }
 
@@ -201,7 +221,9 @@ pub async fn transfers_of(
     offset: u32,
 ) -> Result<Page<Transfer>, StoreError> {
     let total = count(s, COUNT_OF, args![account]).await?;
-    Ok(Page { items: s.all(TRANSFERS_OF, args![account, limit, offset], read_transfer).await?, total })
+    // Each side is cut to what can be shown before the two are put together, so that each is read by its index.
+    let shown = i64::from(limit) + i64::from(offset);
+    Ok(Page { items: s.all(TRANSFERS_OF, args![account, limit, offset, shown], read_transfer).await?, total })
 }
 
 /// Adds up every account's transfers and compares; the accounts that are not what they should be.
