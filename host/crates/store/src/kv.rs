@@ -14,8 +14,8 @@ statements! {
     SET = "INSERT INTO kv_entries (bot_id, org_id, key, value, updated_at) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (bot_id, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at";
     DELETE = "DELETE FROM kv_entries WHERE bot_id = $1 AND key = $2";
-    LIST = "SELECT key FROM kv_entries WHERE bot_id = $1 AND key >= $2 AND key > $3 AND key < $4
-        ORDER BY key LIMIT $5";
+    LIST_FROM = "SELECT key FROM kv_entries WHERE bot_id = $1 AND key >= $2 ORDER BY key LIMIT $3";
+    LIST_BETWEEN = "SELECT key FROM kv_entries WHERE bot_id = $1 AND key >= $2 AND key < $3 ORDER BY key LIMIT $4";
 }
 
 /// The value under a key.
@@ -70,13 +70,25 @@ pub async fn list_keys(
     after: Option<&[u8]>,
     limit: u32,
 ) -> Result<Vec<Vec<u8>>, StoreError> {
-    let args = args![bot, prefix, after.unwrap_or_default(), behind(prefix).as_slice(), limit];
-    s.all(LIST, args, |row| row.bytes("key")).await
+    // The least key after another is that other with a zero behind it.
+    let after = after.map(|after| [after, &[0]].concat()).unwrap_or_default();
+    let from = prefix.max(after.as_slice());
+    match behind(prefix) {
+        Some(end) => {
+            s.all(LIST_BETWEEN, args![bot, from, end.as_slice(), limit], |row| row.bytes("key")).await
+        }
+        None => s.all(LIST_FROM, args![bot, from, limit], |row| row.bytes("key")).await,
+    }
 }
 
-/// The least bytes that are greater than all that begin with `prefix`. Keys are UTF-8, so 0xff is above them all.
-fn behind(prefix: &[u8]) -> Vec<u8> {
+/// The least bytes that are greater than all that begin with `prefix`, if there are any.
+fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
-    end.push(0xff);
-    end
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
 }
