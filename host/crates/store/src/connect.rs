@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
 
 use crate::session::Inner;
 use crate::{Session, StoreError};
@@ -125,7 +125,14 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(ConnectError::Open)?;
-        migrator().run(&writer).await?;
+        let mut connection = writer.acquire().await.map_err(ConnectError::Open)?;
+        // SQLite has no lock for this: of two hosts that open a new file at once, one fails at a step that the other has
+        // just done, and finds it done when it looks again.
+        let mut tries = MIGRATIONS.len();
+        while let Err(error) = migrator().run_direct(None, &mut *connection, false).await {
+            tries = tries.checked_sub(1).ok_or(error)?;
+        }
+        drop(connection);
         let readers = SqlitePoolOptions::new()
             .max_connections(8)
             .acquire_timeout(LOCK_TIMEOUT)
@@ -137,17 +144,18 @@ impl Store {
 
     async fn open_postgres(url: &str) -> Result<Self, ConnectError> {
         let options: PgConnectOptions = url.parse().map_err(ConnectError::Address)?;
-        let options = options
-            .options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
-            .application_name("ringfence")
-            .disable_statement_logging();
+        let options = options.application_name("ringfence").disable_statement_logging();
+        // On a connection without the timeout: a host that starts waits for as long as another changes the schema.
+        let mut connection = options.connect().await.map_err(ConnectError::Open)?;
+        migrator().run_direct(None, &mut connection, false).await?;
+        connection.close().await.map_err(ConnectError::Open)?;
+        let options = options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))]);
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(LOCK_TIMEOUT)
             .connect_with(options)
             .await
             .map_err(ConnectError::Open)?;
-        migrator().run(&pool).await?;
         Ok(Self(Pools::Postgres(pool)))
     }
 
