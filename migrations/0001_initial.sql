@@ -38,8 +38,9 @@ CREATE TABLE components (
     size_bytes    BIGINT NOT NULL,
     imports       TEXT NOT NULL,
     capabilities  TEXT NOT NULL,
-    wasm          BYTEA NOT NULL,
     created_at    BIGINT NOT NULL,
+    -- Last: SQLite reads through what lies before a column.
+    wasm          BYTEA NOT NULL,
     PRIMARY KEY (org_id, digest)
 );
 CREATE INDEX components_by_time ON components (org_id, created_at, digest);
@@ -110,8 +111,13 @@ CREATE INDEX jobs_by_expiry ON jobs (expiry, id);
 CREATE INDEX jobs_by_status_created ON jobs (status, created_at, id);
 CREATE INDEX jobs_by_status_price ON jobs (status, price, id);
 CREATE INDEX jobs_by_status_expiry ON jobs (status, expiry, id);
-CREATE INDEX jobs_by_buyer ON jobs (buyer_id, created_at, id);
-CREATE INDEX jobs_by_artifact_type ON jobs (artifact_type, created_at, id);
+CREATE INDEX jobs_by_buyer_created ON jobs (buyer_id, created_at, id);
+CREATE INDEX jobs_by_buyer_price ON jobs (buyer_id, price, id);
+CREATE INDEX jobs_by_buyer_expiry ON jobs (buyer_id, expiry, id);
+CREATE INDEX jobs_by_type_created ON jobs (artifact_type, created_at, id);
+CREATE INDEX jobs_by_type_price ON jobs (artifact_type, price, id);
+CREATE INDEX jobs_by_type_expiry ON jobs (artifact_type, expiry, id);
+CREATE INDEX jobs_unfinished_by_oracle ON jobs (oracle_bot_id) WHERE status IN ('open', 'funded');
 
 -- Beside the job, so that a listing never reads it.
 CREATE TABLE job_inputs (
@@ -239,6 +245,7 @@ CREATE TABLE queue (
     UNIQUE (kind, subject_id)
 );
 CREATE INDEX queue_due ON queue (run_at, id) WHERE dead_at IS NULL;
+CREATE INDEX queue_held ON queue (lease_until) WHERE lease_until IS NOT NULL;
 
 -- What happened, written in the transaction in which it did.
 CREATE TABLE outbox (

@@ -75,7 +75,7 @@ statements! {
     UPDATE = "UPDATE bots SET name = $2, description = $3, version = $4, component_digest = $5, config = $6, grants = $7,
         limits = $8, updated_at = $9 WHERE id = $1 AND version = $10 AND status <> 'terminated'";
     TERMINATE = "UPDATE bots SET status = 'terminated', updated_at = $2 WHERE id = $1 AND status <> 'terminated'";
-    IN_USE = "SELECT COUNT(*) AS n FROM jobs WHERE oracle_bot_id = $1 AND status IN ('open', 'funded')";
+    IN_USE = "SELECT id FROM jobs WHERE oracle_bot_id = $1 AND status IN ('open', 'funded') LIMIT 1";
 }
 
 /// Makes a bot.
@@ -160,7 +160,7 @@ pub async fn terminate(s: &mut Session, id: &BotId, now: Timestamp) -> Result<bo
 /// # Errors
 /// Those of the database.
 pub async fn used_by_unfinished_job(s: &mut Session, id: &BotId) -> Result<bool, StoreError> {
-    Ok(count(s, IN_USE, args![id]).await? > 0)
+    Ok(s.optional(IN_USE, args![id], |_| Ok(())).await?.is_some())
 }
 
 fn read(row: &Row) -> Result<Bot, StoreError> {

@@ -200,44 +200,56 @@ pub async fn input(s: &mut Session, id: &JobId) -> Result<Option<String>, StoreE
     s.optional(GET_INPUT, args![id], |row| row.text("content")).await
 }
 
+/// From how many on a filter lets many through.
+const MANY: u64 = 10_000;
+
 /// The jobs that a filter lets through.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn list(s: &mut Session, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
-    let (condition, mut args) = condition(filter);
-    let total =
-        count(s, sqlx::AssertSqlSafe(format!("SELECT COUNT(*) AS n FROM jobs{condition}")), args.clone())
-            .await?;
-    let statement = listing(filter, &condition, args.len());
-    args.extend(args![filter.limit, filter.offset]);
-    Ok(Page { items: s.all(sqlx::AssertSqlSafe(statement), args, read).await?, total })
+    let (sql, args) = counting(filter);
+    let total = count(s, sqlx::AssertSqlSafe(sql), args).await?;
+    let (sql, args) = listing(filter, total > MANY);
+    Ok(Page { items: s.all(sqlx::AssertSqlSafe(sql), args, read).await?, total })
 }
 
-/// The statement of a listing, for tests of its plan.
+/// The statement of a listing, if few or `many` are let through: for tests of its plan.
 #[doc(hidden)]
 #[must_use]
-pub fn list_statement(filter: &JobFilter) -> String {
-    let (condition, args) = condition(filter);
-    listing(filter, &condition, args.len())
+pub fn list_statement(filter: &JobFilter, many: bool) -> String {
+    listing(filter, many).0
 }
 
-fn listing(filter: &JobFilter, condition: &str, bound: usize) -> String {
+fn counting(filter: &JobFilter) -> (String, Vec<Arg>) {
+    let (condition, args) = condition(filter, false);
+    (format!("SELECT COUNT(*) AS n FROM jobs{condition}"), args)
+}
+
+fn listing(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
+    let (condition, mut args) = condition(filter, many);
     let (column, direction) = (filter.sort_by.column(), if filter.descending { "DESC" } else { "ASC" });
-    let (limit, offset) = (bound + 1, bound + 2);
-    format!(
+    let (limit, offset) = (args.len() + 1, args.len() + 2);
+    args.extend(args![filter.limit, filter.offset]);
+    let sql = format!(
         "{SELECT}{condition} ORDER BY {column} {direction}, id {direction} LIMIT ${limit} OFFSET ${offset}"
-    )
+    );
+    (sql, args)
 }
 
 /// Only the conditions that are asked for, so that each can use its index. Values are arguments, never text.
-fn condition(filter: &JobFilter) -> (String, Vec<Arg>) {
+///
+/// A range of prices and an order by something else want different indexes. If many are in the range it is better to
+/// walk in order and leave out what is not: the `+` keeps the engine from collecting the range to sort it.
+fn condition(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
+    let walk = many && filter.sort_by != JobSort::Price;
+    let (at_least, at_most) = if walk { ("+price >= ", "+price <= ") } else { ("price >= ", "price <= ") };
     let asked = [
         ("status = ", filter.status.map(Arg::from)),
         ("buyer_id = ", filter.buyer_id.as_ref().map(Arg::from)),
         ("artifact_type = ", filter.artifact_type.as_ref().map(Arg::from)),
-        ("price >= ", filter.min_price.map(Arg::from)),
-        ("price <= ", filter.max_price.map(Arg::from)),
+        (at_least, filter.min_price.map(Arg::from)),
+        (at_most, filter.max_price.map(Arg::from)),
         (
             "id IN (SELECT job_id FROM participants WHERE worker_id = ",
             filter.worker_id.as_ref().map(Arg::from),
@@ -284,7 +296,7 @@ pub async fn resolve(
     Ok(s.execute(RESOLVE, args![id, winner, worker, worker_org, payout, now]).await? > 0)
 }
 
-/// `from → expired | cancelled`; whether it was in `from`.
+/// `from → expired | cancelled`, where `from` is open or funded; whether it was.
 ///
 /// # Errors
 /// Those of the database.
@@ -296,6 +308,9 @@ pub async fn end(
     refunded: Option<MicroUsdc>,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    if !matches!(to, JobStatus::Expired | JobStatus::Cancelled) {
+        return Ok(false);
+    }
     Ok(s.execute(END, args![id, to, refunded, now, from]).await? > 0)
 }
 

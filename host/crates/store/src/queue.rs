@@ -60,8 +60,13 @@ statements! {
     EXTEND = "UPDATE queue SET lease_until = $3 WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
     BURY = "UPDATE queue SET lease_owner = NULL, lease_until = NULL, last_error = $3, dead_at = $4
         WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
-    NEXT_DUE = "SELECT MIN(CASE WHEN lease_until > run_at THEN lease_until ELSE run_at END) AS due FROM queue
-        WHERE dead_at IS NULL";
+    NEXT_DUE = "SELECT MIN(due) AS due FROM (
+            SELECT due FROM (SELECT run_at AS due FROM queue WHERE dead_at IS NULL AND lease_until IS NULL
+                ORDER BY run_at, id LIMIT 1) AS waiting
+            UNION ALL
+            SELECT due FROM (SELECT lease_until AS due FROM queue WHERE lease_until IS NOT NULL
+                ORDER BY lease_until LIMIT 1) AS held
+        ) AS waiting_or_held";
     REMOVE = "DELETE FROM queue WHERE kind = $1 AND subject_id = $2";
 }
 
