@@ -11,6 +11,7 @@ use ringfence_store::submissions::{self, Participant, Submission};
 use ringfence_store::{Session, Store, Tx};
 use ringfence_testkit::{Database, Engine};
 use serde_json::json;
+use sqlx::Connection as _;
 
 /// A database with a buyer, a worker, an oracle and a bot.
 pub(crate) struct Fixture {
@@ -50,6 +51,20 @@ impl Fixture {
 
     pub(crate) async fn reader(&self) -> Session {
         self.store.reader().await.unwrap()
+    }
+
+    /// Does to the database what the store would never do.
+    pub(crate) async fn meddle(&self, engine: Engine, sql: &'static str) {
+        match engine {
+            Engine::Postgres => {
+                let mut connection = sqlx::PgConnection::connect(self.database.url()).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+            }
+            Engine::Sqlite => {
+                let mut connection = sqlx::SqliteConnection::connect(self.database.url()).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+            }
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

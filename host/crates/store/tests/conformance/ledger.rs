@@ -4,7 +4,6 @@ use ringfence_model::{AccountId, MicroUsdc, OrgId, TransferId};
 use ringfence_store::ledger::{self, Account, AccountKind, Discrepancy, Posted, Transfer, TransferKind};
 use ringfence_store::{StoreError, Tx};
 use ringfence_testkit::{Engine, on_both_engines};
-use sqlx::Connection as _;
 
 use crate::fixture::Fixture;
 
@@ -74,6 +73,9 @@ async fn a_transfer_is_booked_once(engine: Engine) {
     let mut tx = fixture.tx().await;
     let mut again = transfer(&fixture, &outside, &accounts[0], 100, "deposit:0");
     assert_eq!(ledger::post(&mut tx, &again).await.unwrap(), Posted::AlreadyPosted);
+    // Later than the first, so that it is listed before it.
+    fixture.tick();
+    again.created_at = fixture.now();
     again.idempotency_id = "deposit:new".to_owned();
     again.external_reference = Some("wire".to_owned());
     assert_eq!(ledger::post(&mut tx, &again).await.unwrap(), Posted::Posted);
@@ -176,16 +178,7 @@ async fn a_wrong_balance_is_found(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let (_, accounts) = funded(&fixture, 2, 100).await;
     let spoil = "UPDATE ledger_accounts SET balance = balance + 7 WHERE owner_id = 'agent-1'";
-    match engine {
-        Engine::Postgres => {
-            let mut connection = sqlx::PgConnection::connect(fixture.database.url()).await.unwrap();
-            sqlx::query(spoil).execute(&mut connection).await.unwrap();
-        }
-        Engine::Sqlite => {
-            let mut connection = sqlx::SqliteConnection::connect(fixture.database.url()).await.unwrap();
-            sqlx::query(spoil).execute(&mut connection).await.unwrap();
-        }
-    }
+    fixture.meddle(engine, spoil).await;
     let mut reader = fixture.reader().await;
     let found = Discrepancy { account_id: accounts[1].id.clone(), recorded: 107, computed: 100 };
     assert_eq!(ledger::check(&mut reader).await.unwrap(), [found]);

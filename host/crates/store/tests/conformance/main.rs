@@ -9,6 +9,7 @@
 )]
 
 mod aggregates;
+mod edges;
 mod fixture;
 mod idempotency;
 mod ledger;
