@@ -244,8 +244,8 @@ CREATE TABLE queue (
     created_at   BIGINT NOT NULL,
     UNIQUE (kind, subject_id)
 );
-CREATE INDEX queue_due ON queue (run_at, id) WHERE dead_at IS NULL;
-CREATE INDEX queue_held ON queue (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX queue_due ON queue (kind, run_at, id) WHERE dead_at IS NULL;
+CREATE INDEX queue_held ON queue (kind, lease_until) WHERE lease_until IS NOT NULL;
 
 -- What happened, written in the transaction in which it did.
 CREATE TABLE outbox (

@@ -47,8 +47,10 @@ start() {
   find_binaries || install_binaries
   OWNER=$(id -un)
   if ((EUID == 0)); then OWNER=$(id -un postgres 2>/dev/null || id -un nobody); fi
-  local dir port
+  local port
   dir=$(mktemp -d "${TMPDIR:-/tmp}/ringfence-postgres.XXXXXX")
+  # Until the server is there and named, its folder is this script's to remove.
+  trap 'RINGFENCE_TEST_POSTGRES_DIR=$dir stop; rm -rf -- "$dir"' EXIT
   if ((EUID == 0)); then chown "$OWNER" "$dir"; fi
   as_owner "$BIN/initdb" -D "$dir/data" -U ringfence -A trust -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1 ||
     { cat "$dir/initdb.log" >&2; fail "initdb failed"; }
@@ -61,6 +63,7 @@ start() {
       say "$("$BIN/postgres" --version) on port $port, in $dir"
       echo "export RINGFENCE_TEST_POSTGRES=postgres://ringfence@127.0.0.1:$port/postgres"
       echo "export RINGFENCE_TEST_POSTGRES_DIR=$dir"
+      trap - EXIT
       return
     fi
   done

@@ -128,7 +128,13 @@ async fn run(config: Serve) -> Result<(), Failure> {
     }));
     tracing::info!(%address, "ringfence is listening; API documents at http://{address}/docs");
 
-    stop_signal().await?;
+    let (mut server, mut worker) = (server, worker);
+    // Both go on until they are told to stop. One that ends before has failed, and a host without it is none.
+    tokio::select! {
+        signal = stop_signal() => signal?,
+        ended = &mut server => return Err(format!("the listener ended by itself: {ended:?}").into()),
+        ended = &mut worker => return Err(format!("the worker ended by itself: {ended:?}").into()),
+    }
     tracing::info!("stopping: no new requests; what has begun may take {} s to end", DRAIN.as_secs());
     stop.send_replace(true);
     let drained = tokio::time::timeout(DRAIN, async {
@@ -154,7 +160,8 @@ fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure> {
         return Ok(());
     };
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    // A new file: what is there already may be somebody else's, or readable for others.
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let written = options.open(path).and_then(|mut file| writeln!(file, "{}", key.reveal()));

@@ -55,6 +55,7 @@ async fn bad_deposits_are_refused(engine: Engine) {
         ("amount", json!(1), "invalid_body"),
         ("external_reference", json!(""), "invalid_fields"),
         ("external_reference", json!("x".repeat(201)), "invalid_fields"),
+        ("external_reference", json!("r "), "invalid_fields"),
         ("agent_id", json!(nobody), "unknown_agent"),
         ("agent_id", json!("job_01JZ0000000000000000000000"), "invalid_body"),
         ("currency", json!("EUR"), "invalid_body"),

@@ -10,7 +10,9 @@ on_both_engines!(
     bad_submissions_are_refused,
     attempts_are_limited,
     who_sees_what,
-    an_end_is_an_end
+    an_end_is_an_end,
+    no_text_keeps_a_verdict_from_being_written,
+    large_work_is_left_out_of_lists
 );
 
 async fn submit_and_read(engine: Engine) {
@@ -151,7 +153,7 @@ async fn who_sees_what(engine: Engine) {
         &client.get(&format!("/bots/{bot}/invocations/{call}"), &market.buyer.key).await.expect(200),
     ] {
         assert_eq!(record["sealed"], true, "{record}");
-        for closed in ["detail", "usage", "output_digest"] {
+        for closed in ["outcome", "detail", "usage", "input_digest", "output_digest"] {
             assert_eq!(record[closed], Value::Null, "{closed}: {record}");
         }
     }
@@ -198,4 +200,34 @@ async fn an_end_is_an_end(engine: Engine) {
         "job_resolved",
     );
     expect_problem(&client.post_empty(&format!("{path}/fund"), &market.buyer.key).await, 409, "job_resolved");
+}
+
+/// PostgreSQL stores no U+0000. A submission that makes the oracle say one must not hold the escrow for ever.
+async fn no_text_keeps_a_verdict_from_being_written(engine: Engine) {
+    let host = host(engine).await;
+    let market = Market::new(&host, "orders-oracle").await;
+    let input = json!({ "csv": "order_id,customer,date,status,amount\n" });
+    let job = market.funded(json!({ "input": input })).await;
+    market.claim(&market.worker, &job).await;
+    let content = json!({ "rows": [], "counts": { "rows_read\u{0}": "x" }, "grand_total_cents": 0, "rejected": [], "\u{0}": 1 });
+    let submission = market.submit(&market.worker, &job, &content).await;
+    let verdict = market.verdict(&market.worker, &submission).await;
+    assert_eq!(verdict["status"], "failed", "{verdict}");
+    assert_eq!(verdict["content"], content, "the work itself is kept as it is");
+    let cancelled =
+        market.client.post_empty(&format!("/jobs/{job}/cancel"), &market.buyer.key).await.expect(200);
+    assert_eq!(cancelled["refunded_amount"], "10.000000");
+}
+
+async fn large_work_is_left_out_of_lists(engine: Engine) {
+    let host = host(engine).await;
+    let market = Market::new(&host, "hostile/oracle-accept").await;
+    let job = market.funded(json!({})).await;
+    market.claim(&market.worker, &job).await;
+    let content = json!("x".repeat(70_000));
+    let submission = market.submit(&market.worker, &job, &content).await;
+    assert_eq!(market.verdict(&market.worker, &submission).await["content"], content);
+    let list = market.client.get(&format!("/jobs/{job}/submissions"), &market.worker.key).await.expect(200);
+    let listed = &list["submissions"][0];
+    assert!(listed.get("content").is_none() && listed["content_digest"].is_string(), "{listed}");
 }

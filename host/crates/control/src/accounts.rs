@@ -144,7 +144,19 @@ impl Control {
             Err(error) => return Err(error.into()),
         };
         let host_id = OrgId::new(&*clock, &*rng).as_str().replace("org_", "host_").into();
-        Ok((Self { store, runtime, clock, rng, settings, queue_bell: Arc::default(), host_id }, operator_key))
+        Ok((
+            Self {
+                store,
+                runtime,
+                clock,
+                rng,
+                settings,
+                evaluation_bell: Arc::default(),
+                expiry_bell: Arc::default(),
+                host_id,
+            },
+            operator_key,
+        ))
     }
 
     /// Makes one more operator key, for an operator who has lost the first.
@@ -226,7 +238,7 @@ impl Control {
         changes: AgentChanges,
     ) -> Result<AgentView, AccountError> {
         let mut tx = self.store.begin().await?;
-        let mut agent = accounts::agent(&mut tx, id).await?.ok_or(AccountError::NotFound)?;
+        let mut agent = accounts::lock_agent(&mut tx, id).await?.ok_or(AccountError::NotFound)?;
         if caller.agent() != Some(id) {
             return Err(AccountError::NotYours);
         }

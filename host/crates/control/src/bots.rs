@@ -164,17 +164,18 @@ pub struct InvocationView {
     /// The component that ran.
     #[schema(value_type = String)]
     pub component: Sha256,
-    /// `completed`, `failed` (the guest said that it could not), or the limit or fault that ended it.
+    /// `completed`, `failed` (the guest said that it could not), or the limit or fault that ended it; absent while it is
+    /// sealed.
     #[schema(example = "completed")]
-    pub outcome: String,
+    pub outcome: Option<String>,
     /// Whether this is an oracle's call about a submission that has not passed. What it said, and what it used, could
     /// carry the work to a buyer who has not paid for it, so both stay closed until it passes.
     pub sealed: bool,
     /// What happened, in a sentence, where it did not complete.
     pub detail: Option<String>,
-    /// The digest of what it was given.
-    #[schema(value_type = String)]
-    pub input_digest: Sha256,
+    /// The digest of what it was given; absent while it is sealed.
+    #[schema(value_type = Option<String>)]
+    pub input_digest: Option<Sha256>,
     /// The digest of what it returned.
     #[schema(value_type = Option<String>)]
     pub output_digest: Option<Sha256>,
@@ -606,8 +607,7 @@ async fn sealed(
     call: &invocations::Invocation,
 ) -> Result<bool, BotError> {
     let Some(submission) = &call.submission_id else { return Ok(false) };
-    let submission = submissions::get(session, submission).await?;
-    Ok(submission.is_none_or(|submission| submission.status != SubmissionStatus::Passed))
+    Ok(submissions::status(session, submission).await? != Some(SubmissionStatus::Passed))
 }
 
 async fn open_or_sealed(
@@ -615,11 +615,18 @@ async fn open_or_sealed(
     call: invocations::Invocation,
 ) -> Result<InvocationView, BotError> {
     let sealed = sealed(session, &call).await?;
-    let view = InvocationView::from(call);
-    Ok(if sealed {
-        InvocationView { sealed, detail: None, output_digest: None, usage: None, ..view }
-    } else {
-        view
+    let open = InvocationView::from(call);
+    if !sealed {
+        return Ok(open);
+    }
+    Ok(InvocationView {
+        sealed,
+        outcome: None,
+        detail: None,
+        input_digest: None,
+        output_digest: None,
+        usage: None,
+        ..open
     })
 }
 
@@ -707,10 +714,10 @@ impl From<invocations::Invocation> for InvocationView {
             bot_id: row.bot_id,
             bot_version: row.bot_version,
             component: row.component_digest,
-            outcome: row.outcome,
+            outcome: Some(row.outcome),
             sealed: false,
             detail: row.detail,
-            input_digest: row.input_digest,
+            input_digest: Some(row.input_digest),
             output_digest: row.output_digest,
             engine: row.engine,
             usage: Some(row.usage.into()),

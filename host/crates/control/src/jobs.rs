@@ -356,7 +356,7 @@ impl Control {
         let view = job_view(job)?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
-        self.queue_bell.notify_one();
+        self.ring(TaskKind::Expire);
         Ok(Answer::New(view))
     }
 

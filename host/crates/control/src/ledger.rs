@@ -112,6 +112,12 @@ impl Control {
         let mut checks = Checks::default();
         checks.require(new.amount > MicroUsdc::ZERO, "amount", "must be more than zero");
         checks.text("external_reference", &new.external_reference, 1, 200);
+        let reference = new.external_reference.as_str();
+        checks.require(
+            reference.trim() == reference,
+            "external_reference",
+            "must not begin or end with a space",
+        );
         checks.done()?;
 
         let mut tx = self.store.begin().await?;

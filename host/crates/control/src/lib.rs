@@ -72,8 +72,10 @@ pub struct Control {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     settings: Settings,
-    /// Rung when something was put on the queue, so that this host's worker looks at once.
-    queue_bell: Arc<Notify>,
+    /// Rung when a submission is to be judged, so that this host's worker looks at once.
+    evaluation_bell: Arc<Notify>,
+    /// Rung when a job is to expire at some time.
+    expiry_bell: Arc<Notify>,
     /// Tells this host's leases from those of others.
     host_id: Arc<str>,
 }

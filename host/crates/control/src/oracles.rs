@@ -26,8 +26,11 @@ use crate::{Control, EventName, Internal};
 /// How often an oracle may fail to judge one submission before it is given up.
 const MAX_FAULTS: u32 = 2;
 
-/// How often an evaluation is tried that never got to run, before the worker is told.
+/// How often an evaluation is tried that the host cannot bring to its end, before the worker is told.
 const MAX_ATTEMPTS: u32 = 8;
+
+/// What stands in the place of the oracle's fault where it was the host's.
+const UNAVAILABLE: &str = "unavailable";
 
 /// What the queue keeps of an evaluation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +60,12 @@ impl Control {
         let job = job.ok_or(Internal::Invariant("a job vanished"))?;
         if !can_win(job.status, submission.status) {
             return Ok(Done::Finished);
+        }
+        // Whatever goes wrong each time, the host's crash included: every evaluation comes to an end, or the escrow
+        // would be held for ever.
+        if task.attempt > MAX_ATTEMPTS {
+            let reason = "The host could not evaluate this. This attempt does not count.".to_owned();
+            return self.give_up(task, &submission, reason).await;
         }
         let input = jobs::input(&mut reader, &job.id).await?;
         drop(reader);
@@ -93,17 +102,14 @@ impl Control {
                 };
                 self.conclude(task, &submission, row, called).await
             }
-            Err(error) if task.attempt >= MAX_ATTEMPTS => {
-                let why = format!("The oracle could not be started ({error}). This attempt does not count.");
-                self.give_up(task, &submission, "unavailable", why).await
+            // Waiting for a slot is no attempt.
+            Err(CallError::Busy { retry_after_ms }) => {
+                Ok(Done::Anew { after: Duration::from_millis(retry_after_ms) })
             }
-            Err(error) => {
-                let after = match &error {
-                    CallError::Busy { retry_after_ms } => Duration::from_millis(*retry_after_ms),
-                    _ => Duration::from_secs(1 << task.attempt.min(6)),
-                };
-                Ok(Done::Again { after, why: error.to_string() })
-            }
+            Err(error) => Ok(Done::Again {
+                after: Duration::from_secs(1 << task.attempt.min(6)),
+                why: error.to_string(),
+            }),
         }
     }
 
@@ -133,7 +139,10 @@ impl Control {
             submission: ringfence_runtime::Submission {
                 id: submission.id.to_string(),
                 attempt: submission.attempt,
-                content: submission.content.clone(),
+                content: submission
+                    .content
+                    .clone()
+                    .ok_or(Internal::Invariant("a submission has its content"))?,
                 submitted_at_us,
             },
             limits,
@@ -182,7 +191,7 @@ impl Control {
             }
         }
         tx.commit().await?;
-        self.queue_bell.notify_one();
+        self.ring(TaskKind::Evaluate);
         Ok(Done::Settled)
     }
 
@@ -191,7 +200,6 @@ impl Control {
         &self,
         task: &Leased,
         submission: &Submission,
-        fault: &str,
         reason: String,
     ) -> Result<Done, Internal> {
         let mut tx = self.store.begin().await?;
@@ -203,7 +211,7 @@ impl Control {
             score: None,
             reason,
             steps: None,
-            oracle_fault: Some(fault.to_owned()),
+            oracle_fault: Some(UNAVAILABLE.to_owned()),
             invocation_id: None,
         };
         self.fail(&mut tx, &job, submission, judgement).await?;

@@ -15,8 +15,9 @@ use crate::{
     Answer, Caller, Control, EventName, Idempotency, IdempotencyError, Internal, JobError, Page, UsageView,
 };
 
-/// How many submissions of a job may meet an oracle that cannot judge, before no more are taken.
-const MAX_FAULTED: u32 = 20;
+/// How many submissions of a worker may meet an oracle that cannot judge them, before no more are taken from this worker.
+/// (Counted by worker: nobody can close a job to others by handing in what the oracle chokes on.)
+const MAX_FAULTED: u32 = 10;
 
 /// A result, handed in.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -97,9 +98,11 @@ pub struct SubmissionView {
 /// The private part of a submission.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PrivateSubmissionView {
-    /// The work, as it was handed in: to the byte.
+    /// The work, as it was handed in: to the byte. A listing leaves out what is larger than 64 KiB, here and in the reason
+    /// and the steps: read the submission by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Value)]
-    pub content: Box<RawValue>,
+    pub content: Option<Box<RawValue>>,
     /// The digest of the work, as it was handed in.
     #[schema(value_type = String)]
     pub content_digest: Sha256,
@@ -128,8 +131,8 @@ pub enum SubmissionError {
         /// How many it had.
         allowed: u32,
     },
-    /// The job's oracle fails to judge.
-    #[error("the job's oracle has failed to judge {faults} submissions")]
+    /// The job's oracle fails to judge what this worker hands in.
+    #[error("the job's oracle has failed to judge {faults} submissions of this worker")]
     OracleUnreliable {
         /// How often.
         faults: u32,
@@ -195,9 +198,9 @@ impl Control {
         if attempts.counted_total >= job.max_submissions {
             return Err(SubmissionError::JobFull { allowed: job.max_submissions });
         }
-        // What the oracle could not judge counts for nobody, and yet it was work for the host.
-        if attempts.faulted_total >= MAX_FAULTED {
-            return Err(SubmissionError::OracleUnreliable { faults: attempts.faulted_total });
+        // What the oracle could not judge does not count, and yet it was work for the host.
+        if attempts.faulted_by_worker >= MAX_FAULTED {
+            return Err(SubmissionError::OracleUnreliable { faults: attempts.faulted_by_worker });
         }
         let now = self.clock.now();
         let submission = Submission {
@@ -207,7 +210,7 @@ impl Control {
             buyer_org_id: job.org_id.clone(),
             worker_id: worker.clone(),
             attempt: attempts.last_attempt.saturating_add(1),
-            content: new.content.get().to_owned(),
+            content: Some(new.content.get().to_owned()),
             content_digest: Sha256::of(new.content.get().as_bytes()),
             status: SubmissionStatus::Judging,
             score: None,
@@ -226,7 +229,7 @@ impl Control {
         let view = submission_view(&mut tx, submission, true).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         tx.commit().await?;
-        self.queue_bell.notify_one();
+        self.ring(TaskKind::Evaluate);
         Ok(Answer::New(view))
     }
 
@@ -321,7 +324,7 @@ async fn submission_view(
             None => None,
         };
         Some(PrivateSubmissionView {
-            content: RawValue::from_string(submission.content)?,
+            content: submission.content.map(RawValue::from_string).transpose()?,
             content_digest: submission.content_digest,
             reason: submission.reason,
             steps: submission.steps.map(serde_json::from_value).transpose()?,

@@ -18,6 +18,10 @@ const LEASE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_secs(3);
 /// How long the worker sleeps at most: on a shared database another host may have put something on the queue.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long it sleeps at least: what is due may be locked by another host.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(5);
+/// How many expiries this host carries out at a time. Each is one short transaction.
+const EXPIRY_CONCURRENCY: u32 = 2;
 /// How often what is kept for a time only is looked through.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How often a task is tried that breaks a rule of the house. Then it needs a person, and stays as a dead letter.
@@ -54,7 +58,9 @@ pub(crate) enum Done {
     Settled,
     /// Someone else has taken it over.
     Lost,
-    /// Not now.
+    /// Not now, and nothing went wrong: it begins anew, and its attempts are not counted.
+    Anew { after: Duration },
+    /// Not now: something went wrong.
     Again { after: Duration, why: String },
 }
 
@@ -85,18 +91,24 @@ impl Control {
         }
     }
 
-    /// Works off the queue until `stop` turns true, then lets what has begun come to its end.
-    pub async fn work(self, mut stop: watch::Receiver<bool>) {
-        let permits = Arc::new(Semaphore::new(self.settings.oracle_concurrency.max(1) as usize));
+    /// Works off the queue until `stop` turns true, then lets what has begun come to its end. Each kind of task has
+    /// permits of its own: an expiry never waits behind evaluations.
+    pub async fn work(self, stop: watch::Receiver<bool>) {
+        let evaluations = self.work_off(TaskKind::Evaluate, self.settings.oracle_concurrency, stop.clone());
+        let expiries = self.work_off(TaskKind::Expire, EXPIRY_CONCURRENCY, stop.clone());
+        tokio::join!(evaluations, expiries, self.forget_old(stop));
+    }
+
+    async fn work_off(&self, kind: TaskKind, concurrency: u32, mut stop: watch::Receiver<bool>) {
+        let bell = match kind {
+            TaskKind::Evaluate => &self.evaluation_bell,
+            TaskKind::Expire => &self.expiry_bell,
+        };
+        let permits = Arc::new(Semaphore::new(concurrency.max(1) as usize));
         let mut running = JoinSet::new();
-        let mut purged = Timestamp::EPOCH;
         while !*stop.borrow() {
-            if self.clock.now().since(purged) > PURGE_EVERY {
-                purged = self.clock.now();
-                self.purge().await;
-            }
             let free = u32::try_from(permits.available_permits()).unwrap_or(u32::MAX);
-            let leased = if free == 0 { Ok(Vec::new()) } else { self.lease(free).await };
+            let leased = if free == 0 { Ok(Vec::new()) } else { self.lease(kind, free).await };
             let sleep = match leased {
                 Ok(leased) => {
                     let full = leased.len() == free as usize;
@@ -106,10 +118,10 @@ impl Control {
                         running.spawn(async move {
                             control.run(&task).await;
                             drop(permit);
-                            control.queue_bell.notify_one();
+                            control.ring(kind);
                         });
                     }
-                    if full { LONGEST_SLEEP } else { self.until_next().await }
+                    if full { LONGEST_SLEEP } else { self.until_next(kind).await }
                 }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "the queue cannot be read");
@@ -117,7 +129,7 @@ impl Control {
                 }
             };
             tokio::select! {
-                () = self.queue_bell.notified() => {}
+                () = bell.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
                 _ = stop.changed() => {}
             }
@@ -131,6 +143,24 @@ impl Control {
             }
         }
         while running.join_next().await.is_some() {}
+    }
+
+    /// Lets this host's worker look at once whether there is something to do.
+    pub(crate) fn ring(&self, kind: TaskKind) {
+        match kind {
+            TaskKind::Evaluate => self.evaluation_bell.notify_one(),
+            TaskKind::Expire => self.expiry_bell.notify_one(),
+        }
+    }
+
+    async fn forget_old(&self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            self.purge().await;
+            tokio::select! {
+                () = tokio::time::sleep(PURGE_EVERY) => {}
+                _ = stop.changed() => {}
+            }
+        }
     }
 
     /// Forgets what is kept for a time only. What fails is tried again the next time.
@@ -151,25 +181,25 @@ impl Control {
         }
     }
 
-    async fn lease(&self, limit: u32) -> Result<Vec<Leased>, Internal> {
+    async fn lease(&self, kind: TaskKind, limit: u32) -> Result<Vec<Leased>, Internal> {
         let mut reader = self.store.reader().await?;
         let now = self.clock.now();
         // Looking costs no write transaction.
-        if queue::next_due(&mut reader).await?.is_none_or(|due| due > now) {
+        if queue::next_due(&mut reader, kind.as_str()).await?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
         drop(reader);
         let mut tx = self.store.begin().await?;
-        let leased = queue::lease(&mut tx, &self.host_id, now, now.plus(LEASE), limit).await?;
+        let leased = queue::lease(&mut tx, kind.as_str(), &self.host_id, now, now.plus(LEASE), limit).await?;
         tx.commit().await?;
         Ok(leased)
     }
 
     /// How long until something is due, as far as this host knows.
-    async fn until_next(&self) -> Duration {
+    async fn until_next(&self, kind: TaskKind) -> Duration {
         let Ok(mut reader) = self.store.reader().await else { return LONGEST_SLEEP };
-        match queue::next_due(&mut reader).await {
-            Ok(Some(due)) => due.since(self.clock.now()).clamp(Duration::from_millis(1), LONGEST_SLEEP),
+        match queue::next_due(&mut reader, kind.as_str()).await {
+            Ok(Some(due)) => due.since(self.clock.now()).clamp(SHORTEST_SLEEP, LONGEST_SLEEP),
             _ => LONGEST_SLEEP,
         }
     }
@@ -193,6 +223,7 @@ impl Control {
             }
             Ok(Done::Finished) => self.settle(task, None).await,
             Ok(Done::Again { after, why }) => self.settle(task, Some((after, why))).await,
+            Ok(Done::Anew { after }) => self.begin_anew(task, after).await,
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -280,24 +311,21 @@ impl Control {
             return Ok(Done::Finished);
         }
         if submissions::judging_count(&mut tx, &id).await? > 0 {
-            drop(tx);
-            return self.postpone_expiry(task).await;
+            return Ok(Done::Anew { after: Duration::from_secs(1) });
         }
         self.end_unresolved(&mut tx, &job, JobStatus::Expired, EventName::JobExpired).await?;
         tx.commit().await?;
         Ok(Done::Settled)
     }
 
-    /// Looks again in a second. Waiting is no failure, so the task begins anew and its attempts are not counted.
-    async fn postpone_expiry(&self, task: &Leased) -> Result<Done, Internal> {
+    /// Puts a task back as if it had never been taken on.
+    async fn begin_anew(&self, task: &Leased, after: Duration) -> Result<(), Internal> {
+        let Some(kind) = TaskKind::parse(&task.kind) else { return Ok(()) };
         let mut tx = self.store.begin().await?;
-        if !queue::finish(&mut tx, &task.id, task.attempt).await? {
-            return Ok(Done::Lost);
+        if queue::finish(&mut tx, &task.id, task.attempt).await? {
+            let at = self.clock.now().plus(after);
+            self.enqueue(&mut tx, kind, &task.org_id, &task.subject_id, at, task.payload.clone()).await?;
         }
-        let at = self.clock.now().plus(Duration::from_secs(1));
-        self.enqueue(&mut tx, TaskKind::Expire, &task.org_id, &task.subject_id, at, task.payload.clone())
-            .await?;
-        tx.commit().await?;
-        Ok(Done::Settled)
+        Ok(tx.commit().await?)
     }
 }

@@ -183,7 +183,7 @@ fn conclude<T, U>(
                 }
                 Ok(Err(reason)) => (Outcome::InvalidOutput, Some(format!("The guest {reason}."))),
                 Err(types::Failure { code, message }) => {
-                    failure = Some(Failure { code, message });
+                    failure = Some(Failure { code: without_nul(code), message: without_nul(message) });
                     (Outcome::Failed, None)
                 }
             }
@@ -191,6 +191,7 @@ fn conclude<T, U>(
     };
     let (logs, log_bytes) = store.data().logs.finish();
     usage.log_bytes = log_bytes;
+    let detail = detail.map(without_nul);
     Ok(Invocation { outcome, output, failure, detail, usage, logs })
 }
 
@@ -267,12 +268,22 @@ fn internal(error: wasmtime::Error) -> CallError {
     CallError::Internal(format!("{error:#}"))
 }
 
+/// A guest's text without U+0000, which PostgreSQL cannot store: a verdict that could not be written would hold the
+/// escrow for ever.
+fn without_nul(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
 fn failure_bytes(failure: &types::Failure) -> u64 {
     (failure.code.len() + failure.message.len()) as u64
 }
 
+/// What a step costs besides its texts, so that empty ones are not free.
+const STEP_COST: usize = 64;
+
 fn verdict_bytes(verdict: &types::Verdict) -> u64 {
-    let steps = verdict.steps.iter().map(|step| step.name.len() + step.detail.len()).sum::<usize>();
+    let steps =
+        verdict.steps.iter().map(|step| STEP_COST + step.name.len() + step.detail.len()).sum::<usize>();
     (verdict.reason.len() + steps) as u64
 }
 
@@ -303,6 +314,6 @@ impl From<types::Verdict> for Verdict {
             .into_iter()
             .map(|types::Step { name, passed, detail }| Step { name, passed, detail })
             .collect();
-        Self { score, passed, reason, steps }
+        Self { score, passed, reason: without_nul(reason), steps }
     }
 }

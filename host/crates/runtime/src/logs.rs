@@ -10,6 +10,9 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::limits::Ended;
 
+/// What a field costs besides its texts, so that empty ones are not free: a little more than what keeping it takes.
+const FIELD_COST: usize = 64;
+
 /// What a line costs on top of its text, so that empty lines are not free.
 const LINE_COST: u64 = 32;
 
@@ -122,7 +125,8 @@ impl Logs {
         fields: Vec<(String, String)>,
     ) -> Result<(), Ended> {
         let mut buffer = self.lock();
-        let cost = fields.iter().fold(message.len(), |sum, (key, value)| sum + key.len() + value.len());
+        let cost =
+            fields.iter().fold(message.len(), |sum, (key, value)| sum + FIELD_COST + key.len() + value.len());
         buffer.charge(cost as u64 + LINE_COST)?;
         buffer.push(Stream::Log, level, message, fields);
         Ok(())

@@ -120,6 +120,14 @@ pub async fn agent(s: &mut Session, id: &AgentId) -> Result<Option<Agent>, Store
     s.optional(GET_AGENT, args![id], read_agent).await
 }
 
+/// An agent, which nobody else changes until the transaction ends.
+///
+/// # Errors
+/// [`StoreError::Busy`] if another transaction holds it for too long.
+pub async fn lock_agent(s: &mut Session, id: &AgentId) -> Result<Option<Agent>, StoreError> {
+    s.optional(s.locking(GET_AGENT), args![id], read_agent).await
+}
+
 /// Writes an agent's name, wallet address and time of change. Whether there is such an agent.
 ///
 /// # Errors

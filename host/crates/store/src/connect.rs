@@ -149,7 +149,11 @@ impl Store {
         let mut connection = options.connect().await.map_err(ConnectError::Open)?;
         migrator().run_direct(None, &mut connection, false).await?;
         connection.close().await.map_err(ConnectError::Open)?;
-        let options = options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))]);
+        let options = options.options([
+            ("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis())),
+            // A host that is cut off in mid-transaction must not hold its locks until TCP gives up.
+            ("idle_in_transaction_session_timeout", "30000ms".to_owned()),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(LOCK_TIMEOUT)

@@ -49,7 +49,7 @@ statements! {
     PUT = "INSERT INTO queue (id, org_id, kind, payload, subject_id, run_at, attempt, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, 0, $7) ON CONFLICT (kind, subject_id) DO NOTHING";
     DUE = "SELECT id FROM queue
-        WHERE dead_at IS NULL AND run_at <= $1 AND (lease_until IS NULL OR lease_until <= $1)
+        WHERE kind = $3 AND dead_at IS NULL AND run_at <= $1 AND (lease_until IS NULL OR lease_until <= $1)
         ORDER BY run_at, id LIMIT $2";
     LEASE = "UPDATE queue SET attempt = attempt + 1, lease_owner = $2, lease_until = $3 WHERE id = $1
         RETURNING id, org_id, kind, payload, subject_id, attempt, lease_until";
@@ -61,11 +61,11 @@ statements! {
     BURY = "UPDATE queue SET lease_owner = NULL, lease_until = NULL, last_error = $3, dead_at = $4
         WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
     NEXT_DUE = "SELECT MIN(due) AS due FROM (
-            SELECT due FROM (SELECT run_at AS due FROM queue WHERE dead_at IS NULL AND lease_until IS NULL
-                ORDER BY run_at, id LIMIT 1) AS waiting
+            SELECT due FROM (SELECT run_at AS due FROM queue
+                WHERE kind = $1 AND dead_at IS NULL AND lease_until IS NULL ORDER BY run_at, id LIMIT 1) AS waiting
             UNION ALL
-            SELECT due FROM (SELECT lease_until AS due FROM queue WHERE lease_until IS NOT NULL
-                ORDER BY lease_until LIMIT 1) AS held
+            SELECT due FROM (SELECT lease_until AS due FROM queue
+                WHERE kind = $1 AND lease_until IS NOT NULL ORDER BY lease_until LIMIT 1) AS held
         ) AS waiting_or_held";
     REMOVE = "DELETE FROM queue WHERE kind = $1 AND subject_id = $2";
 }
@@ -87,19 +87,20 @@ pub async fn put(s: &mut Session, item: &NewItem) -> Result<bool, StoreError> {
     Ok(s.execute(PUT, args).await? > 0)
 }
 
-/// Takes on up to `limit` pieces of work that are due and that nobody holds, oldest first.
+/// Takes on up to `limit` pieces of work of a kind that are due and that nobody holds, oldest first.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn lease(
     tx: &mut Tx,
+    kind: &str,
     owner: &str,
     now: Timestamp,
     lease_until: Timestamp,
     limit: u32,
 ) -> Result<Vec<Leased>, StoreError> {
     let due = tx.locking_unlocked(DUE);
-    let due = tx.all(due, args![now, limit], |row| row.text("id")).await?;
+    let due = tx.all(due, args![now, limit, kind], |row| row.text("id")).await?;
     let mut leased = Vec::with_capacity(due.len());
     for id in due {
         let item = tx
@@ -177,12 +178,12 @@ pub async fn bury(
     Ok(s.execute(BURY, args![id, attempt, error, now]).await? > 0)
 }
 
-/// When the next work is due: new work at its time, work that is held when its lease ends.
+/// When the next work of a kind is due: new work at its time, work that is held when its lease ends.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn next_due(s: &mut Session) -> Result<Option<Timestamp>, StoreError> {
-    s.one(NEXT_DUE, args![], |row| row.opt_time("due")).await
+pub async fn next_due(s: &mut Session, kind: &str) -> Result<Option<Timestamp>, StoreError> {
+    s.one(NEXT_DUE, args![kind], |row| row.opt_time("due")).await
 }
 
 /// Takes a kind of work for a subject off the queue, whoever holds it; how many pieces that were.

@@ -46,8 +46,8 @@ pub struct Submission {
     pub worker_id: AgentId,
     /// 1 for the worker's first at this job.
     pub attempt: u32,
-    /// The work, JSON.
-    pub content: String,
+    /// The work, JSON. A listing leaves out what is larger than 64 KiB, here and in `reason` and `steps`.
+    pub content: Option<String>,
     /// The digest of the work.
     pub content_digest: Sha256,
     /// Its state.
@@ -77,8 +77,8 @@ pub struct Attempts {
     pub counted_by_worker: u32,
     /// All workers', without those that the oracle could not judge.
     pub counted_total: u32,
-    /// All workers' that the oracle could not judge.
-    pub faulted_total: u32,
+    /// The worker's that the oracle could not judge, by its own fault.
+    pub faulted_by_worker: u32,
 }
 
 /// A submission that was closed.
@@ -114,6 +114,16 @@ macro_rules! columns {
     };
 }
 
+// A page of 200 must not bring hundreds of megabytes along.
+macro_rules! listed_columns {
+    () => {
+        "id, job_id, org_id, buyer_org_id, worker_id, attempt,
+        CASE WHEN LENGTH(content) <= 65536 THEN content END AS content, content_digest, status, score,
+        CASE WHEN LENGTH(reason) <= 65536 THEN reason END AS reason,
+        CASE WHEN LENGTH(steps) <= 65536 THEN steps END AS steps, oracle_fault, invocation_id, created_at, judged_at"
+    };
+}
+
 statements! {
     CLAIM = "INSERT INTO participants (id, job_id, worker_id, org_id, buyer_org_id, claimed_at, unclaimed_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (job_id, worker_id) WHERE unclaimed_at IS NULL DO NOTHING";
@@ -124,16 +134,17 @@ statements! {
     INSERT = concat!("INSERT INTO submissions (", columns!(), ")
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)");
     GET = concat!("SELECT ", columns!(), " FROM submissions WHERE id = $1");
+    STATUS = "SELECT status FROM submissions WHERE id = $1";
     ATTEMPTS = "SELECT
         COALESCE(MAX(CASE WHEN worker_id = $2 THEN attempt END), 0) AS last_attempt,
         COUNT(CASE WHEN worker_id = $2 AND oracle_fault IS NULL THEN 1 END) AS counted_by_worker,
         COUNT(CASE WHEN oracle_fault IS NULL THEN 1 END) AS counted_total,
-        COUNT(oracle_fault) AS faulted_total
+        COUNT(CASE WHEN worker_id = $2 AND oracle_fault <> 'unavailable' THEN 1 END) AS faulted_by_worker
         FROM submissions WHERE job_id = $1";
-    LIST_OF_JOB = concat!("SELECT ", columns!(), " FROM submissions WHERE job_id = $1
+    LIST_OF_JOB = concat!("SELECT ", listed_columns!(), " FROM submissions WHERE job_id = $1
         ORDER BY created_at, id LIMIT $2 OFFSET $3");
     COUNT_OF_JOB = "SELECT COUNT(*) AS n FROM submissions WHERE job_id = $1";
-    LIST_OF_WORKER = concat!("SELECT ", columns!(), " FROM submissions WHERE worker_id = $1
+    LIST_OF_WORKER = concat!("SELECT ", listed_columns!(), " FROM submissions WHERE worker_id = $1
         ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3");
     COUNT_OF_WORKER = "SELECT COUNT(*) AS n FROM submissions WHERE worker_id = $1";
     JUDGED = "UPDATE submissions SET status = $2, score = $3, reason = $4, steps = $5, oracle_fault = $6,
@@ -199,7 +210,7 @@ pub async fn insert(s: &mut Session, submission: &Submission) -> Result<(), Stor
         &submission.buyer_org_id,
         &submission.worker_id,
         submission.attempt,
-        &submission.content,
+        submission.content.as_ref(),
         &submission.content_digest,
         submission.status,
         submission.score.map(u32::from),
@@ -222,6 +233,14 @@ pub async fn get(s: &mut Session, id: &SubmissionId) -> Result<Option<Submission
     s.optional(GET, args![id], read).await
 }
 
+/// A submission's state, without what may be large.
+///
+/// # Errors
+/// Those of the database.
+pub async fn status(s: &mut Session, id: &SubmissionId) -> Result<Option<SubmissionStatus>, StoreError> {
+    s.optional(STATUS, args![id], |row| row.parse("status")).await
+}
+
 /// How many submissions a job has had. Ask under the job's lock where the answer decides something.
 ///
 /// # Errors
@@ -232,7 +251,7 @@ pub async fn attempts(s: &mut Session, job: &JobId, worker: &AgentId) -> Result<
             last_attempt: row.small("last_attempt")?,
             counted_by_worker: row.small("counted_by_worker")?,
             counted_total: row.small("counted_total")?,
-            faulted_total: row.small("faulted_total")?,
+            faulted_by_worker: row.small("faulted_by_worker")?,
         })
     })
     .await
@@ -323,7 +342,7 @@ fn read(row: &Row) -> Result<Submission, StoreError> {
         buyer_org_id: row.parse("buyer_org_id")?,
         worker_id: row.parse("worker_id")?,
         attempt: row.small("attempt")?,
-        content: row.text("content")?,
+        content: row.opt_text("content")?,
         content_digest: row.parse("content_digest")?,
         status: row.parse("status")?,
         score: score.map_err(|error| StoreError::corrupt("score", error))?,

@@ -42,8 +42,8 @@ impl From<SubmissionError> for Problem {
                 StatusCode::CONFLICT,
                 "oracle_unreliable",
                 format!(
-                    "The job's oracle has failed to judge {faults} submissions, so no more are taken. The escrow goes \
-                     back to the buyer when the job is cancelled or expires."
+                    "The job's oracle has failed to judge {faults} of your submissions, so no more are taken from \
+                     you. Tell the job's buyer."
                 ),
             ),
             SubmissionError::JobFull { allowed } => Self::new(

@@ -255,7 +255,12 @@ async fn claims_and_attempts(engine: Engine) {
     );
     let attempts = submissions::attempts(&mut tx, &job.id, &f.worker.id).await.unwrap();
     assert_eq!(
-        (attempts.last_attempt, attempts.counted_by_worker, attempts.counted_total, attempts.faulted_total),
+        (
+            attempts.last_attempt,
+            attempts.counted_by_worker,
+            attempts.counted_total,
+            attempts.faulted_by_worker
+        ),
         (2, 1, 1, 1)
     );
     assert_eq!(submissions::attempts(&mut tx, &job.id, &f.buyer.id).await.unwrap().counted_by_worker, 0);

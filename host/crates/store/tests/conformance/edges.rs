@@ -224,7 +224,7 @@ async fn work_is_due_when_it_can_be_taken(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let at = |seconds| fixture::start().plus(Duration::from_secs(seconds));
     let mut tx = fixture.tx().await;
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), None);
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), None);
     for (id, seconds) in [("a", 10), ("b", 20)] {
         let item = queue::NewItem {
             id: id.to_owned(),
@@ -237,20 +237,20 @@ async fn work_is_due_when_it_can_be_taken(engine: Engine) {
         };
         assert!(queue::put(&mut tx, &item).await.unwrap());
     }
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), Some(at(10)));
-    assert_eq!(queue::lease(&mut tx, "host", at(10), at(40), 9).await.unwrap().len(), 1);
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), Some(at(20)));
-    assert_eq!(queue::lease(&mut tx, "host", at(20), at(50), 9).await.unwrap().len(), 1);
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), Some(at(10)));
+    assert_eq!(queue::lease(&mut tx, "evaluate", "host", at(10), at(40), 9).await.unwrap().len(), 1);
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), Some(at(20)));
+    assert_eq!(queue::lease(&mut tx, "evaluate", "host", at(20), at(50), 9).await.unwrap().len(), 1);
     // Both are held: what was taken first can be taken next, when its lease ends.
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), Some(at(40)));
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), Some(at(40)));
     assert!(queue::extend(&mut tx, "a", 1, at(60)).await.unwrap());
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), Some(at(50)));
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), Some(at(50)));
     assert!(queue::retry(&mut tx, "b", 1, at(55), "later").await.unwrap());
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), Some(at(55)));
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), Some(at(55)));
     assert!(queue::bury(&mut tx, "a", 1, "poison", at(30)).await.unwrap());
-    assert!(queue::lease(&mut tx, "host", at(55), at(99), 9).await.unwrap()[0].attempt == 2);
+    assert!(queue::lease(&mut tx, "evaluate", "host", at(55), at(99), 9).await.unwrap()[0].attempt == 2);
     assert!(queue::finish(&mut tx, "b", 2).await.unwrap());
-    assert_eq!(queue::next_due(&mut tx).await.unwrap(), None);
+    assert_eq!(queue::next_due(&mut tx, "evaluate").await.unwrap(), None);
 }
 
 async fn several_hosts_open_a_new_database_at_once(engine: Engine) {

@@ -138,7 +138,7 @@ impl Fixture {
             buyer_org_id: job.org_id.clone(),
             worker_id: self.worker.id.clone(),
             attempt,
-            content: r#"{"b": 2.50, "a": "ü"}"#.to_owned(),
+            content: Some(r#"{"b": 2.50, "a": "ü"}"#.to_owned()),
             content_digest: Sha256::of(b"content"),
             status: SubmissionStatus::Judging,
             score: None,

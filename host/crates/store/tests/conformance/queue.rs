@@ -38,7 +38,7 @@ async fn put(fixture: &Fixture, subject: &str, run_at: Timestamp) -> bool {
 async fn lease(fixture: &Fixture, limit: u32) -> Vec<Leased> {
     let mut tx = fixture.tx().await;
     let now = fixture.now();
-    let leased = queue::lease(&mut tx, "host", now, now.plus(LEASE), limit).await.unwrap();
+    let leased = queue::lease(&mut tx, "evaluate", "host", now, now.plus(LEASE), limit).await.unwrap();
     tx.commit().await.unwrap();
     leased
 }
@@ -82,9 +82,10 @@ async fn parallel_leasers_never_share(engine: Engine) {
                 let mut taken = Vec::new();
                 loop {
                     let mut tx = store.begin().await.unwrap();
-                    let leased = queue::lease(&mut tx, &format!("host-{number}"), now, now.plus(LEASE), 3)
-                        .await
-                        .unwrap();
+                    let leased =
+                        queue::lease(&mut tx, "evaluate", &format!("host-{number}"), now, now.plus(LEASE), 3)
+                            .await
+                            .unwrap();
                     tx.commit().await.unwrap();
                     if leased.is_empty() {
                         return taken;
@@ -106,15 +107,15 @@ async fn parallel_leasers_never_share(engine: Engine) {
 async fn work_waits_its_time(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let mut reader = fixture.reader().await;
-    assert_eq!(queue::next_due(&mut reader).await.unwrap(), None);
+    assert_eq!(queue::next_due(&mut reader, "evaluate").await.unwrap(), None);
     let at = fixture.now().plus(Duration::from_secs(5));
     assert!(put(&fixture, "later", at).await);
-    assert_eq!(queue::next_due(&mut reader).await.unwrap(), Some(at));
+    assert_eq!(queue::next_due(&mut reader, "evaluate").await.unwrap(), Some(at));
     assert!(lease(&fixture, 1).await.is_empty());
     fixture.clock.advance(Duration::from_secs(5));
     let item = lease(&fixture, 1).await.pop().unwrap();
     assert_eq!(
-        queue::next_due(&mut reader).await.unwrap(),
+        queue::next_due(&mut reader, "evaluate").await.unwrap(),
         Some(fixture.now().plus(LEASE)),
         "when the lease ends"
     );
@@ -122,7 +123,7 @@ async fn work_waits_its_time(engine: Engine) {
     let mut tx = fixture.tx().await;
     assert!(queue::retry(&mut tx, &item.id, 1, again, "busy").await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(queue::next_due(&mut reader).await.unwrap(), Some(again));
+    assert_eq!(queue::next_due(&mut reader, "evaluate").await.unwrap(), Some(again));
     fixture.clock.advance(Duration::from_secs(60));
     assert_eq!(lease(&fixture, 1).await.pop().unwrap().attempt, 2);
     let mut tx = fixture.tx().await;
@@ -140,6 +141,6 @@ async fn dead_letters_stay(engine: Engine) {
     fixture.clock.advance(LEASE * 10);
     assert!(lease(&fixture, 1).await.is_empty());
     let mut reader = fixture.reader().await;
-    assert_eq!(queue::next_due(&mut reader).await.unwrap(), None);
+    assert_eq!(queue::next_due(&mut reader, "evaluate").await.unwrap(), None);
     assert!(!queue::holds(&mut reader, &item.id, 1).await.unwrap());
 }
