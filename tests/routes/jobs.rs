@@ -136,6 +136,7 @@ async fn list_by_every_filter(engine: Engine) {
         "sort_by=title",
         "min_price=x",
         "buyer_id=me",
+        "artifact_type=%00",
         "colour=red",
     ] {
         let answer = client.get(&format!("/jobs?{query}"), &market.worker.key).await;

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use ringfence_control::Idempotency;
@@ -79,17 +80,17 @@ async fn read<T: DeserializeOwned>(request: Request, app: &App) -> Result<(T, By
 
 pub(crate) async fn bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.into_response_status() {
-        axum::http::StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
         status => Problem::new(status, "unreadable_body", "The body could not be read to its end."),
     })
 }
 
 trait RejectionStatus {
-    fn into_response_status(self) -> axum::http::StatusCode;
+    fn into_response_status(self) -> StatusCode;
 }
 
 impl RejectionStatus for axum::extract::rejection::BytesRejection {
-    fn into_response_status(self) -> axum::http::StatusCode {
+    fn into_response_status(self) -> StatusCode {
         self.status()
     }
 }
@@ -113,6 +114,11 @@ impl<T: DeserializeOwned> FromRequestParts<App> for QueryOf<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        // PostgreSQL stores no U+0000, so nothing can be found by it.
+        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
+            let detail = "The query contains the character U+0000, which no value has.";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail));
+        }
         let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, app).await;
         Ok(Self(query?.0))
     }

@@ -127,7 +127,8 @@ impl From<Internal> for Problem {
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "internal",
-                    "Something went wrong on the host; nothing was changed. The host's log has it under this request id.",
+                    "Something went wrong on the host. Look whether it took effect before you repeat it, or repeat it under \
+                 the same Idempotency-Key. The host's log has it under this request id.",
                 )
             }
         };

@@ -1,55 +1,18 @@
 //! Components: immutable, under the digest of their bytes.
 
-use std::fmt;
-use std::str::FromStr;
-
-use ringfence_model::{OrgId, Sha256, Timestamp, UnknownWord};
-use serde::{Deserialize, Serialize};
+use ringfence_model::{OrgId, Sha256, Timestamp, words};
 
 use crate::session::{Row, args};
 use crate::statements::statements;
 use crate::{Page, Session, StoreError, count};
 
-/// What a component is, by the world that it exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ComponentKind {
-    /// It does tasks.
-    Bot,
-    /// It judges submissions.
-    Oracle,
-}
-
-impl ComponentKind {
-    /// The word in the database and in the API.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bot => "bot",
-            Self::Oracle => "oracle",
-        }
-    }
-}
-
-impl fmt::Display for ComponentKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for ComponentKind {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
-            "bot" => Ok(Self::Bot),
-            "oracle" => Ok(Self::Oracle),
-            _ => Err(UnknownWord {
-                kind: "component kind",
-                word: word.chars().take(40).collect(),
-                expected: "bot, oracle".to_owned(),
-            }),
-        }
+words! {
+    /// What a component is, by the world that it exports.
+    ComponentKind ("component kind") {
+        /// It does tasks.
+        Bot = "bot",
+        /// It judges submissions.
+        Oracle = "oracle",
     }
 }
 

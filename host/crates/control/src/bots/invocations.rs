@@ -1,0 +1,329 @@
+//! Calls to bots, what they used and what they logged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_model::{BotId, BotStatus, InvocationId, Sha256, SubmissionStatus, Timestamp};
+use ringfence_runtime::{BotCall, CallError, LogLine, Runtime, Usage};
+use ringfence_store::components::ComponentKind;
+use ringfence_store::{Session, invocations, submissions};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::own_bot;
+use crate::kv::BotKv;
+use crate::{BotError, Caller, Control, Internal, Page};
+
+/// What one call used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// Units of work.
+    pub fuel: u64,
+    /// The most memory that it had at any time.
+    pub peak_memory_bytes: u64,
+    /// From start to end, waiting included.
+    pub wall_us: u64,
+    /// Computing, waiting not included.
+    pub cpu_us: u64,
+    /// Calls of the host's functions.
+    pub host_calls: u64,
+    /// Logs.
+    pub log_bytes: u64,
+    /// What it was given.
+    pub input_bytes: u64,
+    /// What it returned.
+    pub output_bytes: u64,
+}
+
+/// One call, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InvocationView {
+    /// The call.
+    #[schema(value_type = String)]
+    pub invocation_id: InvocationId,
+    /// The bot that was called.
+    #[schema(value_type = String)]
+    pub bot_id: BotId,
+    /// Its version then.
+    pub bot_version: u32,
+    /// The component that ran.
+    #[schema(value_type = String)]
+    pub component: Sha256,
+    /// `completed`, `failed` (the guest said that it could not), or the limit or fault that ended it; absent while it is
+    /// sealed.
+    #[schema(example = "completed")]
+    pub outcome: Option<String>,
+    /// Whether this is an oracle's call about a submission that has not passed. What it said, and what it used, could
+    /// carry the work to a buyer who has not paid for it, so both stay closed until it passes.
+    pub sealed: bool,
+    /// What happened, in a sentence, where it did not complete.
+    pub detail: Option<String>,
+    /// The digest of what it was given; absent while it is sealed.
+    #[schema(value_type = Option<String>)]
+    pub input_digest: Option<Sha256>,
+    /// The digest of what it returned.
+    #[schema(value_type = Option<String>)]
+    pub output_digest: Option<Sha256>,
+    /// The engine that ran it.
+    pub engine: String,
+    /// What it used; absent while it is sealed.
+    pub usage: Option<UsageView>,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+}
+
+/// A call that has just been made.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct InvokedBot {
+    /// The call.
+    #[serde(flatten)]
+    pub invocation: InvocationView,
+    /// What the guest returned, if it completed. Any JSON.
+    #[schema(value_type = Value)]
+    pub output: Option<Box<RawValue>>,
+    /// The code that the guest gave for its failure, if it failed.
+    pub failure_code: Option<String>,
+}
+
+/// A line that a guest wrote.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogLineView {
+    /// Microseconds since the call began.
+    pub at_us: u64,
+    /// `stdout`, `stderr` or `log`.
+    pub stream: String,
+    /// `trace`, `debug`, `info`, `warn` or `error`; of standard output `info`, of standard error `warn`.
+    pub level: String,
+    /// The line.
+    pub message: String,
+    /// Of structured lines: keys and values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, String>,
+}
+
+impl Control {
+    /// Calls a bot once. Whatever the guest does, the answer says how it ended and what it used.
+    ///
+    /// # Errors
+    /// [`BotError::Busy`] if no instance becomes free in time.
+    pub async fn invoke_bot(
+        &self,
+        caller: &Caller,
+        id: &BotId,
+        input: &RawValue,
+    ) -> Result<InvokedBot, BotError> {
+        let bot = self.bot(caller, id).await?;
+        if bot.status == BotStatus::Terminated {
+            return Err(BotError::Terminated);
+        }
+        if bot.kind == ComponentKind::Oracle {
+            return Err(BotError::NotCallable);
+        }
+        let invocation_id = InvocationId::new(&*self.clock, &*self.rng);
+        let started_at = self.clock.now();
+        let kv = bot.grants.kv.as_ref().map(|grant| {
+            Arc::new(BotKv {
+                store: self.store.clone(),
+                clock: self.clock.clone(),
+                org: caller.org().clone(),
+                bot: bot.bot_id.clone(),
+                quota_bytes: grant.quota_bytes,
+            }) as Arc<dyn ringfence_runtime::KvStore>
+        });
+        let call = BotCall {
+            digest: bot.component,
+            invocation_id: invocation_id.to_string(),
+            input: input.get().to_owned(),
+            limits: bot.limits.clone(),
+            config: Arc::new(bot.config.clone()),
+            kv,
+        };
+        let called = self.runtime.call_bot(call).await.map_err(|error| match error {
+            CallError::Busy { retry_after_ms } => {
+                BotError::Busy { retry_after: Duration::from_millis(retry_after_ms) }
+            }
+            other => BotError::Internal(Internal::Sandbox(other.to_string())),
+        })?;
+
+        let output = called.output.map(RawValue::from_string).transpose().map_err(Internal::from)?;
+        let failure = called.failure;
+        let row = invocations::Invocation {
+            id: invocation_id,
+            org_id: caller.org().clone(),
+            bot_id: bot.bot_id,
+            bot_version: bot.version,
+            component_digest: bot.component,
+            submission_id: None,
+            outcome: called.outcome.as_str().to_owned(),
+            detail: failure.as_ref().map(|failure| failure.message.clone()).or(called.detail),
+            input_digest: Sha256::of(input.get().as_bytes()),
+            output_digest: output.as_ref().map(|output| Sha256::of(output.get().as_bytes())),
+            limits: serde_json::to_value(&bot.limits).map_err(Internal::from)?,
+            engine: Runtime::engine_version().to_owned(),
+            usage: usage_row(&called.usage),
+            started_at,
+        };
+        let mut tx = self.store.begin().await?;
+        invocations::insert(&mut tx, &row, &lines_row(&called.logs)?).await?;
+        tx.commit().await?;
+        let failure_code = failure.map(|failure| failure.code);
+        Ok(InvokedBot { invocation: row.into(), output, failure_code })
+    }
+
+    /// The calls of a bot, newest first.
+    ///
+    /// # Errors
+    /// [`BotError::NotFound`].
+    pub async fn invocations(
+        &self,
+        caller: &Caller,
+        id: &BotId,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Page<InvocationView>, BotError> {
+        let mut reader = self.store.reader().await?;
+        own_bot(&mut reader, caller, id).await?;
+        let page = invocations::list(&mut reader, id, limit, offset).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for call in page.items {
+            items.push(open_or_sealed(&mut reader, call).await?);
+        }
+        Ok(Page { items, total: page.total })
+    }
+
+    /// One call of a bot.
+    ///
+    /// # Errors
+    /// [`BotError::NotFound`], [`BotError::NoSuchInvocation`].
+    pub async fn invocation(
+        &self,
+        caller: &Caller,
+        bot: &BotId,
+        id: &InvocationId,
+    ) -> Result<InvocationView, BotError> {
+        let mut reader = self.store.reader().await?;
+        let call = own_invocation(&mut reader, caller, bot, id).await?;
+        open_or_sealed(&mut reader, call).await
+    }
+
+    /// What a call wrote to its logs. An oracle's logs are sealed until the submission has passed: they could carry
+    /// the work to a buyer who has not paid for it.
+    ///
+    /// # Errors
+    /// [`BotError::Sealed`], and as [`Self::invocation`].
+    pub async fn invocation_logs(
+        &self,
+        caller: &Caller,
+        bot: &BotId,
+        id: &InvocationId,
+    ) -> Result<Vec<LogLineView>, BotError> {
+        let mut reader = self.store.reader().await?;
+        let invocation = own_invocation(&mut reader, caller, bot, id).await?;
+        if sealed(&mut reader, &invocation).await? {
+            return Err(BotError::Sealed);
+        }
+        let lines = invocations::logs(&mut reader, id).await?;
+        Ok(lines.map(serde_json::from_value).transpose().map_err(Internal::from)?.unwrap_or_default())
+    }
+}
+
+async fn own_invocation(
+    session: &mut Session,
+    caller: &Caller,
+    bot: &BotId,
+    id: &InvocationId,
+) -> Result<invocations::Invocation, BotError> {
+    own_bot(session, caller, bot).await?;
+    let invocation = invocations::get(session, id).await?.filter(|invocation| invocation.bot_id == *bot);
+    invocation.ok_or(BotError::NoSuchInvocation)
+}
+
+/// Whether a call is about a submission that has not passed.
+async fn sealed(session: &mut Session, call: &invocations::Invocation) -> Result<bool, BotError> {
+    let Some(submission) = &call.submission_id else { return Ok(false) };
+    Ok(submissions::status(session, submission).await? != Some(SubmissionStatus::Passed))
+}
+
+async fn open_or_sealed(
+    session: &mut Session,
+    call: invocations::Invocation,
+) -> Result<InvocationView, BotError> {
+    let sealed = sealed(session, &call).await?;
+    let open = InvocationView::from(call);
+    if !sealed {
+        return Ok(open);
+    }
+    Ok(InvocationView {
+        sealed,
+        outcome: None,
+        detail: None,
+        input_digest: None,
+        output_digest: None,
+        usage: None,
+        ..open
+    })
+}
+
+pub(crate) fn usage_row(usage: &Usage) -> invocations::Usage {
+    invocations::Usage {
+        fuel: usage.fuel,
+        peak_memory_bytes: usage.peak_memory_bytes,
+        wall_us: usage.wall_us,
+        cpu_us: usage.cpu_us,
+        host_calls: usage.host_calls,
+        log_bytes: usage.log_bytes,
+        input_bytes: usage.input_bytes,
+        output_bytes: usage.output_bytes,
+    }
+}
+
+pub(crate) fn lines_row(lines: &[LogLine]) -> Result<serde_json::Value, Internal> {
+    let lines: Vec<LogLineView> = lines
+        .iter()
+        .map(|line| LogLineView {
+            at_us: line.at_us,
+            stream: line.stream.as_str().to_owned(),
+            level: line.level.as_str().to_owned(),
+            message: line.message.clone(),
+            fields: line.fields.iter().cloned().collect(),
+        })
+        .collect();
+    Ok(serde_json::to_value(lines)?)
+}
+
+impl From<invocations::Usage> for UsageView {
+    fn from(usage: invocations::Usage) -> Self {
+        Self {
+            fuel: usage.fuel,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            wall_us: usage.wall_us,
+            cpu_us: usage.cpu_us,
+            host_calls: usage.host_calls,
+            log_bytes: usage.log_bytes,
+            input_bytes: usage.input_bytes,
+            output_bytes: usage.output_bytes,
+        }
+    }
+}
+
+impl From<invocations::Invocation> for InvocationView {
+    fn from(row: invocations::Invocation) -> Self {
+        Self {
+            invocation_id: row.id,
+            bot_id: row.bot_id,
+            bot_version: row.bot_version,
+            component: row.component_digest,
+            outcome: Some(row.outcome),
+            sealed: false,
+            detail: row.detail,
+            input_digest: Some(row.input_digest),
+            output_digest: row.output_digest,
+            engine: row.engine,
+            usage: Some(row.usage.into()),
+            started_at: row.started_at,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
+
+mod invocations;
+mod types;
+
+use ringfence_model::{BotId, BotStatus};
+use ringfence_store::Session;
+use ringfence_store::bots::{self, Bot, BotFilter};
+use ringfence_store::components::{self, Component, ComponentKind};
+
+use crate::error::Checks;
+use crate::{Answer, Caller, Control, Idempotency, Internal, Invalid, Page};
+
+pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
+pub(crate) use invocations::{lines_row, usage_row};
+pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, NewBot};
+
+impl Control {
+    /// Deploys a component under a name.
+    ///
+    /// # Errors
+    /// [`BotError::GrantMissing`] names what the component imports without a grant.
+    pub async fn create_bot(
+        &self,
+        caller: &Caller,
+        new: NewBot,
+        once: Option<&Idempotency>,
+    ) -> Result<Answer<BotView>, BotError> {
+        let mut tx = self.store.begin().await?;
+        if let Some(answer) = self.begin_once::<BotError>(&mut tx, caller, once).await? {
+            return Ok(Answer::Replay(answer));
+        }
+        let component = components::get(&mut tx, caller.org(), &new.component).await?;
+        let component = component.ok_or(BotError::NoSuchComponent)?;
+        let now = self.clock.now();
+        let view = BotView {
+            bot_id: BotId::new(&*self.clock, &*self.rng),
+            name: new.name,
+            description: new.description,
+            kind: component.kind,
+            version: 1,
+            component: new.component,
+            config: new.config,
+            grants: new.grants,
+            limits: new.limits,
+            status: BotStatus::Running,
+            created_at: now,
+            updated_at: now,
+        };
+        self.check_bot(&view, &component)?;
+        bots::insert(&mut tx, &to_row(caller, &view)?).await?;
+        self.finish_once(&mut tx, caller, once, &view).await?;
+        tx.commit().await?;
+        Ok(Answer::New(view))
+    }
+
+    /// A bot of the caller's org.
+    ///
+    /// # Errors
+    /// [`BotError::NotFound`], also for another org's.
+    pub async fn bot(&self, caller: &Caller, id: &BotId) -> Result<BotView, BotError> {
+        let mut reader = self.store.reader().await?;
+        own_bot(&mut reader, caller, id).await
+    }
+
+    /// The bots of the caller's org, newest first.
+    ///
+    /// # Errors
+    /// [`BotError::Internal`] only.
+    pub async fn bots(&self, caller: &Caller, list: &ListBots) -> Result<Page<BotView>, BotError> {
+        let filter = BotFilter { status: list.status, kind: list.kind, name: list.name.clone() };
+        let mut reader = self.store.reader().await?;
+        let page = bots::list(&mut reader, caller.org(), &filter, list.limit, list.offset).await?;
+        let items = page.items.into_iter().map(from_row).collect::<Result<_, _>>()?;
+        Ok(Page { items, total: page.total })
+    }
+
+    /// Changes a bot. Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
+    ///
+    /// # Errors
+    /// As [`Self::create_bot`], and [`BotError::Changed`] if two changes met.
+    pub async fn update_bot(
+        &self,
+        caller: &Caller,
+        id: &BotId,
+        changes: BotChanges,
+    ) -> Result<BotView, BotError> {
+        let mut tx = self.store.begin().await?;
+        let mut view = own_bot(&mut tx, caller, id).await?;
+        if view.status == BotStatus::Terminated {
+            return Err(BotError::Terminated);
+        }
+        let (expected, kind) = (view.version, view.kind);
+        if let Some(name) = changes.name {
+            view.name = name;
+        }
+        if let Some(description) = changes.description {
+            view.description = description;
+        }
+        if let Some(component) = changes.component {
+            view.component = component;
+        }
+        if let Some(config) = changes.config {
+            view.config = config;
+        }
+        if let Some(grants) = changes.grants {
+            view.grants = grants;
+        }
+        if let Some(limits) = changes.limits {
+            view.limits = limits;
+        }
+        let component = components::get(&mut tx, caller.org(), &view.component).await?;
+        let component = component.ok_or(BotError::NoSuchComponent)?;
+        if component.kind != kind {
+            let message = format!("must be a component of the same kind: {}", kind.as_str());
+            return Err(Invalid::field("component", message).into());
+        }
+        self.check_bot(&view, &component)?;
+        view.version = expected.saturating_add(1);
+        view.updated_at = self.clock.now();
+        if !bots::update(&mut tx, &to_row(caller, &view)?, expected).await? {
+            return Err(BotError::Changed);
+        }
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free.
+    ///
+    /// # Errors
+    /// [`BotError::InUse`] while an open or funded job names it as its oracle.
+    pub async fn delete_bot(&self, caller: &Caller, id: &BotId) -> Result<(), BotError> {
+        let mut tx = self.store.begin().await?;
+        own_bot(&mut tx, caller, id).await?;
+        if bots::used_by_unfinished_job(&mut tx, id).await? {
+            return Err(BotError::InUse);
+        }
+        bots::terminate(&mut tx, id, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// What must hold of a bot, new or changed.
+    fn check_bot(&self, bot: &BotView, component: &Component) -> Result<(), BotError> {
+        let mut checks = Checks::default();
+        let name_holds = (1..=63).contains(&bot.name.len())
+            && bot
+                .name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !bot.name.starts_with('-')
+            && !bot.name.ends_with('-');
+        checks.require(
+            name_holds,
+            "name",
+            "must have 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last",
+        );
+        checks.text("description", &bot.description, 0, 2000);
+        let config_bytes: usize = bot.config.iter().map(|(key, value)| key.len() + value.len()).sum();
+        checks.require(
+            bot.config.len() <= 100 && config_bytes <= 32 << 10,
+            "config",
+            "must have at most 100 entries and 32 KiB in all",
+        );
+        checks.require(bot.config.keys().all(|key| !key.is_empty()), "config", "keys must not be empty");
+        if let Some(kv) = &bot.grants.kv {
+            checks.require(
+                (1..=64 << 20).contains(&kv.quota_bytes),
+                "grants.kv.quota_bytes",
+                "must be 1 to 67108864 bytes (64 MiB)",
+            );
+            checks.require(
+                bot.kind == ComponentKind::Bot,
+                "grants.kv",
+                "an oracle judges without a key-value store: it must give the same verdict every time",
+            );
+        }
+        if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
+            checks.require(false, &format!("limits.{}", error.field()), error.to_string());
+        }
+        checks.done()?;
+        let missing: Vec<String> =
+            component.capabilities.iter().filter(|needed| !granted(&bot.grants, needed)).cloned().collect();
+        if missing.is_empty() { Ok(()) } else { Err(BotError::GrantMissing(missing)) }
+    }
+}
+
+/// Whether a component may be deployed that can use this. `log` and `config` reach nothing but the bot's own. What
+/// belongs to WASI, such as `http`, is imported by standard toolchains whether it is used or not: it is refused at the
+/// call.
+fn granted(grants: &Grants, capability: &str) -> bool {
+    match capability {
+        "log" | "config" | "http" => true,
+        "kv" => grants.kv.is_some(),
+        _ => false,
+    }
+}
+
+async fn own_bot(session: &mut Session, caller: &Caller, id: &BotId) -> Result<BotView, BotError> {
+    let bot = bots::get(session, id).await?.filter(|bot| bot.org_id == *caller.org());
+    from_row(bot.ok_or(BotError::NotFound)?)
+}
+
+fn to_row(caller: &Caller, view: &BotView) -> Result<Bot, Internal> {
+    Ok(Bot {
+        id: view.bot_id.clone(),
+        org_id: caller.org().clone(),
+        name: view.name.clone(),
+        description: view.description.clone(),
+        kind: view.kind,
+        version: view.version,
+        component_digest: view.component,
+        config: view.config.clone(),
+        grants: serde_json::to_value(&view.grants)?,
+        limits: serde_json::to_value(&view.limits)?,
+        status: view.status,
+        created_at: view.created_at,
+        updated_at: view.updated_at,
+    })
+}
+
+fn from_row(bot: Bot) -> Result<BotView, BotError> {
+    Ok(BotView {
+        bot_id: bot.id,
+        name: bot.name,
+        description: bot.description,
+        kind: bot.kind,
+        version: bot.version,
+        component: bot.component_digest,
+        config: bot.config,
+        grants: serde_json::from_value(bot.grants).map_err(Internal::from)?,
+        limits: serde_json::from_value(bot.limits).map_err(Internal::from)?,
+        status: bot.status,
+        created_at: bot.created_at,
+        updated_at: bot.updated_at,
+    })
+}

@@ -1,0 +1,182 @@
+use std::collections::BTreeMap;
+
+use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
+use ringfence_runtime::Limits;
+use ringfence_store::StoreError;
+use ringfence_store::components::ComponentKind;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{IdempotencyError, Internal, Invalid};
+
+/// What a bot may do beyond computing. Nothing, unless it is granted here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Grants {
+    /// A key-value store of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv: Option<KvGrant>,
+}
+
+/// A key-value store of the bot's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KvGrant {
+    /// What all keys and values together may take, 1 byte to 64 MiB.
+    pub quota_bytes: u64,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBot {
+    /// Unique in the org: 1 to 63 lower-case letters, digits and hyphens.
+    #[schema(example = "orders-report")]
+    pub name: String,
+    /// For people, up to 2,000 characters.
+    #[serde(default)]
+    pub description: String,
+    /// The component that it runs; it must have been uploaded.
+    #[schema(value_type = String)]
+    pub component: Sha256,
+    /// What the guest reads through `config`: up to 100 entries, 32 KiB in all. No secrets: they can be read back.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// What it may do.
+    #[serde(default)]
+    pub grants: Grants,
+    /// What each call may use. What is absent has its default.
+    #[serde(default)]
+    #[schema(value_type = Object, example = json!({"fuel": 1_000_000_000u64, "wall_time_ms": 10_000, "memory_bytes": 134_217_728}))]
+    pub limits: Limits,
+}
+
+/// Changes to a bot. What is absent stays; what is present replaces all of what was there.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BotChanges {
+    /// The new name.
+    pub name: Option<String>,
+    /// The new description.
+    pub description: Option<String>,
+    /// The new component, of the same kind.
+    #[schema(value_type = Option<String>)]
+    pub component: Option<Sha256>,
+    /// The new configuration.
+    pub config: Option<BTreeMap<String, String>>,
+    /// The new grants.
+    pub grants: Option<Grants>,
+    /// The new limits.
+    #[schema(value_type = Option<Object>)]
+    pub limits: Option<Limits>,
+}
+
+/// A bot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BotView {
+    /// The bot.
+    #[schema(value_type = String)]
+    pub bot_id: BotId,
+    /// Its name, unique in the org.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// `bot` or `oracle`.
+    #[schema(value_type = String)]
+    pub kind: ComponentKind,
+    /// Raised by every change.
+    pub version: u32,
+    /// The component that it runs.
+    #[schema(value_type = String)]
+    pub component: Sha256,
+    /// What the guest reads through `config`.
+    pub config: BTreeMap<String, String>,
+    /// What it may do.
+    pub grants: Grants,
+    /// What each call may use.
+    #[schema(value_type = Object)]
+    pub limits: Limits,
+    /// `running` or `terminated`.
+    #[schema(value_type = String)]
+    pub status: BotStatus,
+    /// When it was deployed first.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+/// Which bots of the org to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListBots {
+    /// Only these.
+    pub status: Option<BotStatus>,
+    /// Only these.
+    pub kind: Option<ComponentKind>,
+    /// Only the one of this name.
+    pub name: Option<String>,
+    /// How many at most.
+    pub limit: u32,
+    /// How many to leave out before.
+    pub offset: u32,
+}
+
+/// Why a use case of bots was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BotError {
+    /// Some fields are not as they must be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The caller's org has no such bot.
+    #[error("there is no bot with this id")]
+    NotFound,
+    /// The bot has no such invocation.
+    #[error("there is no invocation with this id")]
+    NoSuchInvocation,
+    /// The org has not uploaded this component.
+    #[error("there is no component with this digest: upload it first")]
+    NoSuchComponent,
+    /// The org has a bot of this name.
+    #[error("there is a bot of this name already")]
+    NameTaken,
+    /// The component imports something that it was not granted.
+    #[error("the component needs grants that it was not given: {}", .0.join(", "))]
+    GrantMissing(Vec<String>),
+    /// Another change came between.
+    #[error("the bot was changed by someone else meanwhile")]
+    Changed,
+    /// A job that has not ended is judged by it.
+    #[error("a job that has not ended is judged by this oracle")]
+    InUse,
+    /// Oracles are not called, they judge.
+    #[error("an oracle cannot be called: it judges the submissions of jobs that name it")]
+    NotCallable,
+    /// The bot was terminated.
+    #[error("the bot is terminated")]
+    Terminated,
+    /// What an oracle logged while judging, before a submission has passed.
+    #[error("what an oracle logged can be read once the submission has passed")]
+    Sealed,
+    /// All instances are busy.
+    #[error("all instances are busy")]
+    Busy {
+        /// When to try again.
+        retry_after: std::time::Duration,
+    },
+    /// The client's idempotency key stands in the way.
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    /// Not the caller's fault.
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+impl From<StoreError> for BotError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(_) => Self::NameTaken,
+            _ => Self::Internal(error.into()),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+use std::collections::BTreeMap;
+
+use ringfence_model::{
+    AgentId, BotId, FeeBps, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256, SubmissionId, Timestamp,
+};
+use ringfence_runtime::Limits;
+use ringfence_store::StoreError;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+pub use ringfence_store::jobs::JobSort as SortJobs;
+
+use crate::{IdempotencyError, Internal, Invalid};
+
+/// A job to be posted.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewJob {
+    /// Must be the caller, where it is named at all.
+    #[schema(value_type = Option<String>)]
+    pub buyer_id: Option<AgentId>,
+    /// 1 to 200 characters.
+    pub title: String,
+    /// Up to 20,000 characters.
+    #[serde(default)]
+    pub description: String,
+    /// What makes a result good: 1 to 50,000 characters. Workers and the oracle read it.
+    pub rubric: String,
+    /// What is paid for the first submission that passes, fee included, in USDC.
+    #[schema(value_type = String, example = "25.00")]
+    pub price: MicroUsdc,
+    /// What kind of result is wanted: 1 to 32 lower-case letters, digits, `_` and `-`.
+    #[schema(example = "json")]
+    pub artifact_type: String,
+    /// Until when submissions are taken; a week from now if absent, a year at most.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expiry: Option<Timestamp>,
+    /// How many submissions are taken in all, 1 to 1,000; 100 if absent.
+    pub max_submissions: Option<u32>,
+    /// How often a worker may try again after its first attempt, 0 to 100; 3 if absent.
+    pub max_retries: Option<u32>,
+    /// The platform's share in basis points, 0 to 10,000; the platform's own default if absent.
+    #[schema(value_type = Option<u16>)]
+    pub fee_bps: Option<FeeBps>,
+    /// The oracle that judges: a bot of the buyer's org whose component is an oracle.
+    #[schema(value_type = String)]
+    pub oracle: BotId,
+    /// The data to work on: any JSON. The workers who claim the job, and the oracle, can read it.
+    #[schema(value_type = Option<Value>)]
+    pub input: Option<Box<RawValue>>,
+}
+
+/// What judges a job, fixed when the job is funded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OraclePinView {
+    /// The oracle.
+    #[schema(value_type = String)]
+    pub bot_id: BotId,
+    /// Its version then.
+    pub version: u32,
+    /// Its component.
+    #[schema(value_type = String)]
+    pub component: Sha256,
+    /// Its configuration.
+    pub config: BTreeMap<String, String>,
+    /// What each evaluation may use.
+    #[schema(value_type = Object)]
+    pub limits: Limits,
+}
+
+/// The pin as it is stored: with what nobody may know before the job has ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OraclePin {
+    #[serde(flatten)]
+    pub(crate) view: OraclePinView,
+    /// 32 bytes in hexadecimal: the oracle's randomness derives from it and from the submission, so that a worker
+    /// cannot search for a submission that is lucky.
+    pub(crate) seed_secret: String,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    /// The job.
+    #[schema(value_type = String)]
+    pub task_id: JobId,
+    /// Who posted it and pays for it.
+    #[schema(value_type = String)]
+    pub buyer_id: AgentId,
+    /// What it is called.
+    pub title: String,
+    /// What is wanted.
+    pub description: String,
+    /// What makes a result good.
+    pub rubric: String,
+    /// What kind of result is wanted.
+    pub artifact_type: String,
+    /// What is paid for it, fee included.
+    #[schema(value_type = String, example = "25.000000")]
+    pub price: MicroUsdc,
+    /// The platform's share in basis points.
+    #[schema(value_type = u16)]
+    pub fee_bps: FeeBps,
+    /// What the worker gets of the price.
+    #[schema(value_type = String, example = "20.000000")]
+    pub payout: MicroUsdc,
+    /// Until when submissions are taken.
+    #[schema(value_type = String, format = DateTime)]
+    pub expiry: Timestamp,
+    /// How many submissions are taken in all.
+    pub max_submissions: u32,
+    /// How often a worker may try again.
+    pub max_retries: u32,
+    /// `open`, `funded`, `resolved`, `expired` or `cancelled`.
+    #[schema(value_type = String, example = "funded")]
+    pub status: JobStatus,
+    /// The oracle that the buyer named.
+    #[schema(value_type = String)]
+    pub oracle_id: BotId,
+    /// What judges, exactly; from the funding on.
+    pub oracle: Option<OraclePinView>,
+    /// The digest of the job's input, if it has one.
+    #[schema(value_type = Option<String>)]
+    pub input_digest: Option<Sha256>,
+    /// What was paid into escrow.
+    #[schema(value_type = Option<String>)]
+    pub deposit_amount: Option<MicroUsdc>,
+    /// What the buyer got back.
+    #[schema(value_type = Option<String>)]
+    pub refunded_amount: Option<MicroUsdc>,
+    /// The submission that won.
+    #[schema(value_type = Option<String>)]
+    pub winning_submission_id: Option<SubmissionId>,
+    /// Whose it was.
+    #[schema(value_type = Option<String>)]
+    pub worker_id: Option<AgentId>,
+    /// `pending`, `success`, `failed` or `skipped`, once resolved.
+    #[schema(value_type = Option<String>)]
+    pub payout_status: Option<PayoutStatus>,
+    /// When it was posted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+    /// When it was funded.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub funded_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Which jobs to list, and how.
+#[derive(Debug, Clone)]
+pub struct ListJobs {
+    /// Only these.
+    pub status: Option<JobStatus>,
+    /// Only this buyer's.
+    pub buyer_id: Option<AgentId>,
+    /// Only those that this worker has claimed at some time.
+    pub worker_id: Option<AgentId>,
+    /// Only these.
+    pub artifact_type: Option<String>,
+    /// Only from this price on.
+    pub min_price: Option<MicroUsdc>,
+    /// Only up to this price.
+    pub max_price: Option<MicroUsdc>,
+    /// By what.
+    pub sort_by: SortJobs,
+    /// Greatest first.
+    pub descending: bool,
+    /// How many at most.
+    pub limit: u32,
+    /// How many to leave out before.
+    pub offset: u32,
+}
+
+/// A claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClaimView {
+    /// The job.
+    #[schema(value_type = String)]
+    pub task_id: JobId,
+    /// Who claimed it.
+    #[schema(value_type = String)]
+    pub worker_id: AgentId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub claimed_at: Timestamp,
+    /// What the worker should know.
+    pub warnings: Vec<String>,
+}
+
+/// A job's input.
+pub struct JobInputView(pub Box<RawValue>);
+
+/// Why a use case of jobs was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Some fields are not as they must be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No such job.
+    #[error("there is no job with this id")]
+    NotFound,
+    /// Only agents trade.
+    #[error("only an agent can do this; the caller is an operator")]
+    NotAnAgent,
+    /// The request names another agent than the caller.
+    #[error("the request names another agent than the one whose key was used")]
+    OtherAgent,
+    /// Someone else's job.
+    #[error("only the job's buyer can do this")]
+    NotBuyer,
+    /// One's own job, or one's own org's.
+    #[error("an org cannot work on its own job")]
+    OwnJob,
+    /// The buyer's org has no such bot.
+    #[error("there is no oracle with this id in your org")]
+    NoSuchOracle,
+    /// The bot is not an oracle.
+    #[error("this bot's component is not an oracle")]
+    NotAnOracle,
+    /// The job is in a state in which this cannot be done.
+    #[error("not possible while the job is `{status}`")]
+    WrongStatus {
+        /// The job's state.
+        status: JobStatus,
+    },
+    /// The job's time is up.
+    #[error("the job expired at {expiry}")]
+    Expired {
+        /// When.
+        expiry: Timestamp,
+    },
+    /// The buyer has less than the price.
+    #[error("the balance of {available} USDC does not cover the price of {price} USDC")]
+    InsufficientFunds {
+        /// What the buyer has.
+        available: MicroUsdc,
+        /// What the job costs.
+        price: MicroUsdc,
+    },
+    /// The worker holds a claim already.
+    #[error("the job is claimed by this worker already")]
+    AlreadyClaimed,
+    /// The worker has not claimed the job.
+    #[error("the job must be claimed first")]
+    NotClaimed,
+    /// The oracle is at work.
+    #[error("a submission is being judged")]
+    Judging,
+    /// The job has no input.
+    #[error("the job has no input")]
+    NoInput,
+    /// The client's idempotency key stands in the way.
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    /// Not the caller's fault.
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
