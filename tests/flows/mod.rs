@@ -1,3 +1,4 @@
+mod commands;
 mod crash;
 mod faults;
 mod job_done;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ringfence_model::{AgentId, ApiKey, ApiKeyId, InvalidWallet, OrgId, Timestamp, WalletAddress, hex};
+use ringfence_model::{
+    AgentId, ApiKey, ApiKeyId, HostId, InvalidWallet, OrgId, Timestamp, WalletAddress, hex,
+};
 use ringfence_store::accounts::{self, Agent, Key, Org};
 use ringfence_store::{Session, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -143,7 +145,7 @@ impl Control {
             }
             Err(error) => return Err(error.into()),
         };
-        let host_id = OrgId::new(&*clock, &*rng).as_str().replace("org_", "host_").into();
+        let host_id = HostId::new(&*clock, &*rng);
         Ok((
             Self {
                 store,

@@ -21,7 +21,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{Clock, FeeBps, Rng};
+use ringfence_model::{Clock, FeeBps, HostId, Rng};
 use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
@@ -77,5 +77,5 @@ pub struct Control {
     /// Rung when a job is to expire at some time.
     expiry_bell: Arc<Notify>,
     /// Tells this host's leases from those of others.
-    host_id: Arc<str>,
+    host_id: HostId,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{EventId, JobEvent, JobId, JobStatus, OrgId, Timestamp};
+use ringfence_model::{JobEvent, JobId, JobStatus, OrgId, TaskId, Timestamp};
 use ringfence_store::queue::{self, Leased, NewItem};
 use ringfence_store::{Tx, jobs, submissions};
 use serde_json::Value;
@@ -76,7 +76,7 @@ impl Control {
         payload: Value,
     ) -> Result<(), Internal> {
         let item = NewItem {
-            id: EventId::new(&*self.clock, &*self.rng).as_str().replace("evt_", "task_"),
+            id: TaskId::new(&*self.clock, &*self.rng).to_string(),
             org_id: org.clone(),
             kind: kind.as_str().to_owned(),
             payload,
@@ -190,7 +190,8 @@ impl Control {
         }
         drop(reader);
         let mut tx = self.store.begin().await?;
-        let leased = queue::lease(&mut tx, kind.as_str(), &self.host_id, now, now.plus(LEASE), limit).await?;
+        let leased =
+            queue::lease(&mut tx, kind.as_str(), self.host_id.as_str(), now, now.plus(LEASE), limit).await?;
         tx.commit().await?;
         Ok(leased)
     }

@@ -87,6 +87,12 @@ typed_id!(/// An account in the ledger.
     AccountId, "acct", "account");
 typed_id!(/// A movement of money in the ledger.
     TransferId, "xfer", "transfer");
+typed_id!(/// A worker's claim on a job.
+    ClaimId, "claim", "claim");
+typed_id!(/// A piece of work on the queue.
+    TaskId, "task", "task");
+typed_id!(/// A host process, from its start to its end: whose leases these are.
+    HostId, "host", "host");
 typed_id!(/// Something that happened, in the outbox.
     EventId, "evt", "event");
 

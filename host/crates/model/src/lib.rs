@@ -18,8 +18,8 @@ pub use bot::BotStatus;
 pub use clock::{Clock, InvalidTimestamp, ManualClock, SystemClock, Timestamp};
 pub use digest::{InvalidDigest, Sha256, hex};
 pub use id::{
-    AccountId, AgentId, ApiKeyId, BotId, EventId, InvalidId, InvocationId, JobId, OrgId, SubmissionId,
-    TransferId,
+    AccountId, AgentId, ApiKeyId, BotId, ClaimId, EventId, HostId, InvalidId, InvocationId, JobId, OrgId,
+    SubmissionId, TaskId, TransferId,
 };
 pub use job::{JobEvent, JobStatus, PayoutStatus, SubmissionEvent, SubmissionStatus};
 pub use money::{FeeBps, FeeSplit, InvalidMoney, MicroUsdc};

@@ -22,7 +22,7 @@ pub struct Limits {
     pub table_elements: u64,
     /// Milliseconds from the moment that the instance is started, also while a host call is waiting.
     pub wall_time_ms: u64,
-    /// Bytes of standard output, standard error and structured logs together; a line costs 32 on top.
+    /// Bytes of standard output, standard error and structured logs together; a line costs 32 on top, a field 64.
     pub log_bytes: u64,
     /// Bytes of what the guest returns (UTF-8).
     pub output_bytes: u64,

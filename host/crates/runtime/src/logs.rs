@@ -297,4 +297,12 @@ mod tests {
         assert!(logs.append(Stream::Stdout, &[b'\n'; 10]).is_ok());
         assert!(logs.append(Stream::Stdout, b"\n").is_err());
     }
+
+    #[test]
+    fn empty_fields_are_not_free() {
+        let fields = |count| vec![(String::new(), String::new()); count];
+        let logs = logs(LINE_COST + 10 * FIELD_COST as u64);
+        assert!(logs.write(Level::Info, String::new(), fields(11)).is_err());
+        assert!(logs.finish().0.is_empty());
+    }
 }

@@ -7,7 +7,7 @@ mod types;
 use std::time::Duration;
 
 use ringfence_model::{
-    AgentId, BotId, BotStatus, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, SubmissionId, Timestamp, hex,
+    AgentId, BotId, BotStatus, ClaimId, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, Timestamp, hex,
 };
 use ringfence_store::components::ComponentKind;
 use ringfence_store::jobs::{self, Job, JobFilter};
@@ -231,7 +231,7 @@ impl Control {
         }
         let claimed_at = self.clock.now();
         let participant = Participant {
-            id: SubmissionId::new(&*self.clock, &*self.rng).as_str().replace("sub_", "claim_"),
+            id: ClaimId::new(&*self.clock, &*self.rng).to_string(),
             job_id: id.clone(),
             worker_id: worker.clone(),
             org_id: caller.org().clone(),

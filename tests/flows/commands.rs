@@ -1,0 +1,91 @@
+//! The program itself: how it starts, refuses to start, and stops.
+
+use std::process::{Command, Output};
+
+use ringfence_testkit::{Engine, HostOptions, Market, on_both_engines};
+use serde_json::json;
+
+use crate::{host, host_with};
+
+on_both_engines!(it_stops_when_it_is_asked_to, a_lost_operator_key_is_replaced);
+
+fn ringfence(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringfence")).args(args).env_remove("DATABASE_URL").output().unwrap()
+}
+
+async fn it_stops_when_it_is_asked_to(engine: Engine) {
+    let mut host = host(engine).await;
+    let market = Market::new(&host, "hostile/oracle-accept").await;
+    let job = market.funded(json!({})).await;
+    market.claim(&market.worker, &job).await;
+    let submission = market.submit(&market.worker, &job, &json!(1)).await;
+    assert!(Command::new("kill").arg(host.pid().to_string()).status().unwrap().success());
+    assert!(host.wait().await, "it ends well");
+    host.restart().await;
+    let market = Market { client: host.client(), ..market };
+    assert_eq!(
+        market.verdict(&market.worker, &submission).await["status"],
+        "passed",
+        "before or after: once"
+    );
+    assert_eq!(market.balance(&market.worker.key).await, "8.000000");
+}
+
+async fn a_lost_operator_key_is_replaced(engine: Engine) {
+    let host = host(engine).await;
+    let url = host.database().url().to_owned();
+    let folder = host.database().folder().to_string_lossy().into_owned();
+    let mut args = vec!["operator-key", "--data-dir", &folder];
+    if engine == Engine::Postgres {
+        args.extend(["--database-url", &url]);
+    }
+    let made = ringfence(&args);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    assert_ne!(key, host.operator_key());
+    let ada = Market::register(&host.client(), "Ada").await;
+    for (key, reference) in [(key, "a"), (host.operator_key(), "b")] {
+        let deposit = json!({ "agent_id": ada.id, "amount": "1", "external_reference": reference });
+        let _ = host.client().post("/admin/ledger/deposits", &key, &deposit).await.expect(201);
+    }
+}
+
+#[test]
+fn development_mode_is_refused_in_production() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let refused = ringfence(&["serve", "--data-dir", folder, "--dev-mode", "--environment", "production"]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("DEV_MODE") && said.contains("production"), "{said}");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing is made");
+}
+
+#[test]
+fn what_cannot_work_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    for (args, hint) in [
+        (vec!["--database-url", "mysql://x"], "`sqlite:` or `postgres:`"),
+        (vec!["--database-url", "postgres://nobody@127.0.0.1:1/x"], "cannot be opened"),
+        (vec!["--listen", "nowhere"], "--listen"),
+        (vec!["--platform-fee-bps", "10001"], "--platform-fee-bps"),
+    ] {
+        let mut all = vec!["serve", "--data-dir", folder];
+        all.extend(args);
+        let refused = ringfence(&all);
+        assert!(!refused.status.success());
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains(hint), "{all:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = host_with(Engine::Sqlite, HostOptions::default()).await;
+    for name in ["ringfence.db", "operator.key", "compiled"] {
+        let mode = std::fs::metadata(host.database().folder().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+    }
+}
