@@ -29,6 +29,9 @@ const MAX_FAULTS: u32 = 2;
 /// How often an evaluation is tried that the host cannot bring to its end, before the worker is told.
 const MAX_ATTEMPTS: u32 = 8;
 
+/// How long it may take until the oracle runs.
+const MAX_PREPARATION: Duration = Duration::from_secs(60);
+
 /// What stands in the place of the oracle's fault where it was the host's.
 const UNAVAILABLE: &str = "unavailable";
 
@@ -74,7 +77,15 @@ impl Control {
         let call = self.oracle_call(&job, &submission, &pin, input)?;
         let given = serde_json::to_vec(&OracleInput { job: &call.job, submission: &call.submission })?;
         let started_at = self.clock.now();
-        match self.runtime.call_oracle(call).await {
+        // The oracle has a limit of its own. This one is for what comes before: the wait for a slot, loading, compiling.
+        let deadline = self.settings.oracle_timeout + MAX_PREPARATION;
+        let Ok(called) = tokio::time::timeout(deadline, self.runtime.call_oracle(call)).await else {
+            return Ok(Done::Again {
+                after: Duration::from_secs(1),
+                why: "the oracle did not get to run".to_owned(),
+            });
+        };
+        match called {
             Ok(called) => {
                 let row = invocations::Invocation {
                     id: InvocationId::new(&*self.clock, &*self.rng),
