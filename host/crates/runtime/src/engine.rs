@@ -31,6 +31,9 @@ const MAX_COMPONENT_INSTANCE_BYTES: usize = 16 << 20;
 /// guards take half of the 47 bits that a process has.
 pub(crate) const MAX_SLOTS: u32 = 4096;
 
+/// How many pieces of memory are given back to the system with one call.
+const DECOMMIT_BATCH: usize = 16;
+
 /// A spinning guest goes back to the scheduler this often.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
@@ -85,11 +88,16 @@ fn pool(runtime: &RuntimeConfig) -> PoolingAllocationConfig {
     let slots = runtime.slots;
     let mut pool = PoolingAllocationConfig::new();
 
+    // What another thread is just giving back to the system, a batch at a time, is free only when it is done with it:
+    // the caller that has the slot by then must not find the pool empty.
+    let threads = std::thread::available_parallelism().map_or(8, std::num::NonZero::get);
+    let resetting = u32::try_from(threads.saturating_mul(DECOMMIT_BATCH)).unwrap_or(u32::MAX).min(1024);
+
     pool.total_component_instances(slots);
-    pool.total_stacks(slots);
+    pool.total_stacks(slots.saturating_add(resetting));
     pool.total_core_instances(slots.saturating_mul(MAX_CORE_INSTANCES));
-    pool.total_memories(slots.saturating_mul(MAX_MEMORIES));
-    pool.total_tables(slots.saturating_mul(MAX_TABLES));
+    pool.total_memories(slots.saturating_mul(MAX_MEMORIES).saturating_add(resetting));
+    pool.total_tables(slots.saturating_mul(MAX_TABLES).saturating_add(resetting));
 
     pool.max_core_instances_per_component(MAX_CORE_INSTANCES);
     pool.max_memories_per_component(MAX_MEMORIES);
@@ -107,7 +115,7 @@ fn pool(runtime: &RuntimeConfig) -> PoolingAllocationConfig {
     pool.linear_memory_keep_resident(64 << 10);
     pool.table_keep_resident(16 << 10);
     pool.async_stack_keep_resident(32 << 10);
-    pool.decommit_batch_size(16);
+    pool.decommit_batch_size(DECOMMIT_BATCH);
     // Slots that remember a component's image are reused for it first; this many may lie idle in all.
     pool.max_unused_warm_slots(slots);
     pool
