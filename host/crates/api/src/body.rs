@@ -79,20 +79,10 @@ async fn read<T: DeserializeOwned>(request: Request, app: &App) -> Result<(T, By
 }
 
 pub(crate) async fn bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, app).await.map_err(|rejection| match rejection.into_response_status() {
+    Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
         status => Problem::new(status, "unreadable_body", "The body could not be read to its end."),
     })
-}
-
-trait RejectionStatus {
-    fn into_response_status(self) -> StatusCode;
-}
-
-impl RejectionStatus for axum::extract::rejection::BytesRejection {
-    fn into_response_status(self) -> StatusCode {
-        self.status()
-    }
 }
 
 /// What stands in the path: ids. What is no id is 404, as is an id that does not exist.
