@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use ringfence_model::{
-    AgentId, ApiKey, ApiKeyId, HostId, InvalidWallet, OrgId, Timestamp, WalletAddress, hex,
-};
-use ringfence_store::accounts::{self, Agent, Key, Org};
-use ringfence_store::{Session, Store, StoreError};
+use ringfence_model::{AgentId, ApiKey, HostId, InvalidWallet, OrgId, Timestamp, WalletAddress, hex};
+use ringfence_store::accounts::{self, Agent, Org};
+use ringfence_store::{Store, StoreError, keys};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::access::{Access, first_operator_key, fresh};
+use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
 use crate::error::Checks;
-use crate::{Caller, Control, Internal, Invalid, Settings};
+use crate::limits::Limits;
+use crate::policy::{Action, Policies, Resource};
+use crate::{Caller, Control, Denied, Internal, Invalid, MasterKeys, Origin, Settings};
 
 /// Said wherever a missing wallet will matter.
 pub(crate) const NO_WALLET: &str =
@@ -99,6 +102,9 @@ pub enum AccountError {
     /// Another agent's profile.
     #[error("an agent can change its own profile only")]
     NotYours,
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Not the caller's fault.
     #[error(transparent)]
     Internal(#[from] Internal),
@@ -126,6 +132,7 @@ impl Control {
     pub async fn start(
         store: Store,
         runtime: ringfence_runtime::Runtime,
+        master: MasterKeys,
         clock: Arc<dyn ringfence_model::Clock>,
         rng: Arc<dyn ringfence_model::Rng>,
         settings: Settings,
@@ -135,7 +142,7 @@ impl Control {
         // Of several hosts that start at once, one inserts the org, and with it the key.
         let operator_key = match accounts::insert_org(&mut tx, &org).await {
             Ok(()) => {
-                let key = insert_key(&mut tx, &*clock, &*rng, &org.id, None).await?;
+                let (_, key) = first_operator_key(&mut tx, &*clock, &*rng, "first operator key").await?;
                 tx.commit().await?;
                 Some(key)
             }
@@ -145,9 +152,14 @@ impl Control {
             }
             Err(error) => return Err(error.into()),
         };
+        let access = Access::open(&store, master, (&*clock, &*rng)).await?;
+        let policies = Policies::load(&store).await?;
         let host_id = HostId::new(&*clock, &*rng);
         Ok((
             Self {
+                access: Arc::new(access),
+                policies: Arc::new(policies),
+                limits: Arc::new(Limits::new(settings.rate_limits)),
                 store,
                 runtime,
                 clock,
@@ -167,9 +179,23 @@ impl Control {
     /// [`Internal`] if the database fails.
     pub async fn add_operator_key(&self) -> Result<ApiKey, Internal> {
         let mut tx = self.store.begin().await?;
-        let key = insert_key(&mut tx, &*self.clock, &*self.rng, &OrgId::platform(), None).await?;
+        let (id, key) = first_operator_key(&mut tx, &*self.clock, &*self.rng, "made by command").await?;
+        self.audit_command(&mut tx, Action::KeysCreate.name(), id.as_str(), json!({ "role": "operator" }))
+            .await?;
         tx.commit().await?;
         Ok(key)
+    }
+
+    /// Signs tokens with a new key from now on, from the host's command line.
+    ///
+    /// # Errors
+    /// [`Internal`] if the database fails.
+    pub async fn rotate_signing_key_by_command(&self, forget_old: bool) -> Result<(), Internal> {
+        let mut tx = self.store.begin().await?;
+        self.replace_signing_key(&mut tx, forget_old).await?;
+        let (action, platform) = (Action::SigningKeysRotate.name(), OrgId::platform());
+        self.audit_command(&mut tx, action, platform.as_str(), json!({ "forget_old": forget_old })).await?;
+        Ok(tx.commit().await?)
     }
 
     /// A name for a request that came without one: 128 random bits in hexadecimal.
@@ -190,27 +216,48 @@ impl Control {
         Ok(())
     }
 
-    /// Registers an agent in an org of its own. Anyone may.
+    /// Registers an agent. Anyone may: the agent gets an org of its own. Whoever has proved who it is, and may, registers
+    /// it in its own org.
     ///
     /// # Errors
     /// [`AccountError::Invalid`] or [`AccountError::Wallet`] for wrong fields.
-    pub async fn register_agent(&self, new: NewAgent) -> Result<RegisteredAgent, AccountError> {
+    pub async fn register_agent(
+        &self,
+        caller: Option<&Caller>,
+        origin: &Origin,
+        new: NewAgent,
+    ) -> Result<RegisteredAgent, AccountError> {
+        if let Some(caller) = caller {
+            self.permit(caller, Action::AgentsRegister, Resource::Org(caller.org())).await?;
+        }
         check_name(&new.name)?;
         let wallet_address = new.wallet_address.map(WalletAddress::try_from).transpose()?;
         let now = self.clock.now();
-        let org = Org { id: OrgId::new(&*self.clock, &*self.rng), name: new.name.clone(), created_at: now };
-        let agent = Agent {
-            id: AgentId::new(&*self.clock, &*self.rng),
-            org_id: org.id.clone(),
-            name: new.name,
-            wallet_address,
-            created_at: now,
-            updated_at: now,
-        };
+        let id = AgentId::new(&*self.clock, &*self.rng);
+        let org_id =
+            caller.map_or_else(|| OrgId::new(&*self.clock, &*self.rng), |caller| caller.org().clone());
+        let agent = Agent { id, org_id, name: new.name, wallet_address, created_at: now, updated_at: now };
+        let (mut key, api_key) = fresh(&*self.clock, &*self.rng, &agent.org_id);
+        (key.agent_id, key.name) = (Some(agent.id.clone()), "first key".to_owned());
         let mut tx = self.store.begin().await?;
-        accounts::insert_org(&mut tx, &org).await?;
+        if caller.is_none() {
+            let org = Org { id: agent.org_id.clone(), name: agent.name.clone(), created_at: now };
+            accounts::insert_org(&mut tx, &org).await?;
+        }
         accounts::insert_agent(&mut tx, &agent).await?;
-        let api_key = insert_key(&mut tx, &*self.clock, &*self.rng, &org.id, Some(&agent.id)).await?;
+        keys::insert(&mut tx, &key, &api_key.hash()).await?;
+        let deed = Deed {
+            actor: caller.map_or(ANONYMOUS, Caller::principal),
+            credential: caller.map(Caller::credential),
+            org: &agent.org_id,
+            action: Action::AgentsRegister.name(),
+            resource: agent.id.as_str(),
+            resource_org: &agent.org_id,
+            outcome: AuditOutcome::Done,
+            origin,
+            detail: json!({ "key_id": key.id }),
+        };
+        self.record(&mut tx, &deed).await?;
         tx.commit().await?;
         let warnings = if agent.wallet_address.is_none() { vec![NO_WALLET.to_owned()] } else { Vec::new() };
         Ok(RegisteredAgent { agent: own_view(agent), api_key, warnings })
@@ -223,10 +270,10 @@ impl Control {
     pub async fn agent(&self, caller: &Caller, id: &AgentId) -> Result<AgentView, AccountError> {
         let mut reader = self.store.reader().await?;
         let agent = accounts::agent(&mut reader, id).await?.ok_or(AccountError::NotFound)?;
-        Ok(match caller {
-            Caller::Agent { id: own, .. } if own == id => own_view(agent),
-            _ => AgentView { own: None, ..own_view(agent) },
-        })
+        self.permit(caller, Action::AgentsRead, Resource::Agent(&agent.org_id, id)).await?;
+        // People of the agent's own org see all of it, another agent of the org does not.
+        let own = caller.agent().map_or(agent.org_id == *caller.org(), |own| own == id);
+        Ok(if own { own_view(agent) } else { AgentView { own: None, ..own_view(agent) } })
     }
 
     /// Changes the caller's own profile.
@@ -239,11 +286,15 @@ impl Control {
         id: &AgentId,
         changes: AgentChanges,
     ) -> Result<AgentView, AccountError> {
-        let mut tx = self.store.begin().await?;
-        let mut agent = accounts::lock_agent(&mut tx, id).await?.ok_or(AccountError::NotFound)?;
-        if caller.agent() != Some(id) {
+        let found =
+            accounts::agent(&mut self.store.reader().await?, id).await?.ok_or(AccountError::NotFound)?;
+        if caller.agent().is_some_and(|own| own != id) || found.org_id != *caller.org() {
             return Err(AccountError::NotYours);
         }
+        let resource = Resource::Agent(&found.org_id, id);
+        self.permit(caller, Action::AgentsUpdate, resource).await?;
+        let mut tx = self.store.begin().await?;
+        let mut agent = accounts::lock_agent(&mut tx, id).await?.ok_or(AccountError::NotFound)?;
         if let Some(name) = changes.name {
             check_name(&name)?;
             agent.name = name;
@@ -253,6 +304,8 @@ impl Control {
         }
         agent.updated_at = self.clock.now();
         accounts::update_agent(&mut tx, &agent).await?;
+        let detail = json!({ "name": agent.name, "wallet_address": agent.wallet_address });
+        self.audit(&mut tx, caller, Action::AgentsUpdate, resource, detail).await?;
         tx.commit().await?;
         Ok(own_view(agent))
     }
@@ -269,24 +322,4 @@ fn own_view(agent: Agent) -> AgentView {
             updated_at: agent.updated_at,
         }),
     }
-}
-
-async fn insert_key(
-    session: &mut Session,
-    clock: &dyn ringfence_model::Clock,
-    rng: &dyn ringfence_model::Rng,
-    org: &OrgId,
-    agent: Option<&AgentId>,
-) -> Result<ApiKey, StoreError> {
-    let key = ApiKey::generate(rng);
-    let row = Key {
-        id: ApiKeyId::new(clock, rng),
-        org_id: org.clone(),
-        agent_id: agent.cloned(),
-        prefix: key.prefix().to_owned(),
-        created_at: clock.now(),
-        revoked_at: None,
-    };
-    accounts::insert_key(session, &row, &key.hash()).await?;
-    Ok(key)
 }

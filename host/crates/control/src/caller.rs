@@ -1,79 +1,161 @@
-use ringfence_model::{AgentId, ApiKey, OrgId};
-use ringfence_store::accounts;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::{Control, Internal};
+use ringfence_model::{AgentId, ApiKeyId, OrgId, Role, SessionId, UserId};
 
-/// Who calls, as far as it has been proved.
+use crate::policy::ALL_SCOPES;
+
+/// Who calls, as far as it has been proved, and where the call came from.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    identity: Identity,
+    org: OrgId,
+    /// What a key may be used for; users have no such limit.
+    scopes: Option<Arc<[String]>>,
+    quotas: Quotas,
+    origin: Origin,
+}
+
+/// What a key may do a minute, where that is not the host's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// Requests that read.
+    pub reads_per_minute: Option<u32>,
+    /// Requests that change something.
+    pub writes_per_minute: Option<u32>,
+}
+
+/// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
-    /// An agent, by its API key.
+pub enum Identity {
+    /// An agent, by one of its keys.
     Agent {
         /// The agent.
         id: AgentId,
-        /// The org that it acts for.
-        org: OrgId,
+        /// The key.
+        key: ApiKeyId,
     },
-    /// An operator of this installation.
-    Operator {
-        /// The operators' org, which owns the platform's accounts.
-        org: OrgId,
+    /// A machine, by a service key.
+    Service {
+        /// The key.
+        key: ApiKeyId,
+        /// What it may do.
+        role: Role,
+    },
+    /// A person who has logged in.
+    User {
+        /// The user.
+        id: UserId,
+        /// The login.
+        session: SessionId,
+        /// What it may do.
+        role: Role,
     },
 }
 
-/// Why a key was not accepted. What the caller hears is the same for all but `Internal`.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthenticationError {
-    /// Not a key of ours, or with a typing error.
-    #[error("the API key is malformed")]
-    Malformed,
-    /// No such key, or it was revoked.
-    #[error("the API key is not known")]
-    Unknown,
-    /// The key could not be looked up.
-    #[error(transparent)]
-    Internal(#[from] Internal),
+/// Where a request came from: for policies and for the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The request, as it stands in the host's log.
+    pub request_id: Option<String>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
 }
 
 impl Caller {
+    pub(crate) fn new(
+        identity: Identity,
+        org: OrgId,
+        (scopes, quotas): (Option<Arc<[String]>>, Quotas),
+        origin: Origin,
+    ) -> Self {
+        Self { identity, org, scopes, quotas, origin }
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The org whose things the caller may use.
     #[must_use]
     pub const fn org(&self) -> &OrgId {
-        match self {
-            Self::Agent { org, .. } | Self::Operator { org } => org,
-        }
+        &self.org
+    }
+
+    /// Where the request came from.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What the caller's key may be used for; `None` for users, who may do whatever their role has.
+    #[must_use]
+    pub fn scopes(&self) -> Option<&[String]> {
+        self.scopes.as_deref()
+    }
+
+    /// What the caller's key may do a minute.
+    pub(crate) const fn quotas(&self) -> Quotas {
+        self.quotas
     }
 
     /// The agent that calls, if an agent does.
     #[must_use]
     pub const fn agent(&self) -> Option<&AgentId> {
-        match self {
-            Self::Agent { id, .. } => Some(id),
-            Self::Operator { .. } => None,
+        match &self.identity {
+            Identity::Agent { id, .. } => Some(id),
+            _ => None,
         }
     }
 
-    /// Whose idempotency keys these are.
+    /// The key of the call, if it was made by one.
+    #[must_use]
+    pub const fn key(&self) -> Option<&ApiKeyId> {
+        match &self.identity {
+            Identity::Agent { key, .. } | Identity::Service { key, .. } => Some(key),
+            Identity::User { .. } => None,
+        }
+    }
+
+    /// The role of a user or a service key; agents have none.
+    #[must_use]
+    pub const fn role(&self) -> Option<Role> {
+        match &self.identity {
+            Identity::Agent { .. } => None,
+            Identity::Service { role, .. } | Identity::User { role, .. } => Some(*role),
+        }
+    }
+
+    pub(crate) fn role_name(&self) -> &'static str {
+        self.role().map_or(crate::policy::AGENT, Role::as_str)
+    }
+
+    /// Whether the caller belongs to the operators' org.
+    pub(crate) fn is_platform(&self) -> bool {
+        self.org == OrgId::platform()
+    }
+
+    /// Whether the caller's key may be used for this. A user may do whatever its role has.
+    pub(crate) fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|has| has == ALL_SCOPES || has == scope))
+    }
+
+    /// Whose idempotency keys and limits these are, and who stands in the audit log.
     pub(crate) fn principal(&self) -> &str {
-        match self {
-            Self::Agent { id, .. } => id.as_str(),
-            Self::Operator { .. } => "operator",
+        match &self.identity {
+            Identity::Agent { id, .. } => id.as_str(),
+            Identity::Service { key, .. } => key.as_str(),
+            Identity::User { id, .. } => id.as_str(),
         }
     }
-}
 
-impl Control {
-    /// Finds out who holds `key`.
-    ///
-    /// # Errors
-    /// [`AuthenticationError`]; a malformed key is refused without asking the database.
-    pub async fn authenticate(&self, key: &str) -> Result<Caller, AuthenticationError> {
-        let key = ApiKey::parse(key).map_err(|_| AuthenticationError::Malformed)?;
-        let mut reader = self.store.reader().await.map_err(Internal::from)?;
-        let found = accounts::find_key(&mut reader, &key.hash()).await.map_err(Internal::from)?;
-        let found = found.ok_or(AuthenticationError::Unknown)?;
-        Ok(match found.agent_id {
-            Some(id) => Caller::Agent { id, org: found.org_id },
-            None => Caller::Operator { org: found.org_id },
-        })
+    /// What the caller proved itself by: a key's or a session's id.
+    pub(crate) fn credential(&self) -> &str {
+        match &self.identity {
+            Identity::Agent { key, .. } | Identity::Service { key, .. } => key.as_str(),
+            Identity::User { session, .. } => session.as_str(),
+        }
     }
 }

@@ -6,9 +6,11 @@ use ringfence_runtime::{ComponentSource, InvalidComponent, Kind};
 use ringfence_store::components::{self, Component, ComponentKind};
 use ringfence_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::{Caller, Control, Internal, Page};
+use crate::policy::{Action, Resource};
+use crate::{Caller, Control, Denied, Internal, Page};
 
 /// A stored component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +41,9 @@ pub enum ComponentError {
     /// The caller's org has no such component.
     #[error("there is no component with this digest")]
     NotFound,
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Not the caller's fault.
     #[error(transparent)]
     Internal(#[from] Internal),
@@ -88,6 +93,7 @@ impl Control {
         caller: &Caller,
         wasm: Bytes,
     ) -> Result<(ComponentView, bool), ComponentError> {
+        self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
         let digest = Sha256::of(&wasm);
         let mut reader = self.store.reader().await?;
         let known = components::get(&mut reader, caller.org(), &digest).await?;
@@ -111,6 +117,11 @@ impl Control {
         let mut tx = self.store.begin().await?;
         let new = components::insert(&mut tx, &component, &wasm).await?;
         let stored = components::get(&mut tx, caller.org(), &digest).await?;
+        if new {
+            let detail = json!({ "kind": component.kind, "size_bytes": component.size_bytes });
+            let resource = Resource::Component(caller.org(), &digest);
+            self.audit(&mut tx, caller, Action::ComponentsUpload, resource, detail).await?;
+        }
         tx.commit().await?;
         let view = stored.map_or_else(|| component.into(), ComponentView::from);
         Ok((view, new))
@@ -122,8 +133,10 @@ impl Control {
     /// [`ComponentError::NotFound`].
     pub async fn component(&self, caller: &Caller, digest: &Sha256) -> Result<ComponentView, ComponentError> {
         let mut reader = self.store.reader().await?;
-        let found = components::get(&mut reader, caller.org(), digest).await?;
-        Ok(found.ok_or(ComponentError::NotFound)?.into())
+        let found =
+            components::get(&mut reader, caller.org(), digest).await?.ok_or(ComponentError::NotFound)?;
+        self.permit(caller, Action::ComponentsRead, Resource::Component(&found.org_id, digest)).await?;
+        Ok(found.into())
     }
 
     /// The components of the caller's org, newest first.
@@ -136,6 +149,7 @@ impl Control {
         limit: u32,
         offset: u32,
     ) -> Result<Page<ComponentView>, ComponentError> {
+        self.permit(caller, Action::ComponentsList, Resource::Org(caller.org())).await?;
         let mut reader = self.store.reader().await?;
         Ok(Page::of(components::list(&mut reader, caller.org(), limit, offset).await?, Into::into))
     }

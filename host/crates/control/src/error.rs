@@ -17,6 +17,12 @@ pub enum Internal {
     /// A rule of the house was found broken.
     #[error("an invariant does not hold: {0}")]
     Invariant(&'static str),
+    /// A policy that is in force is not valid any more, or could not be asked.
+    #[error("the policies cannot be asked: {0}")]
+    Policy(String),
+    /// A secret of the host cannot be opened.
+    #[error(transparent)]
+    Secret(#[from] crate::SealError),
     /// A document could not be written or read back.
     #[error("a stored document cannot be read")]
     Document(#[from] serde_json::Error),

@@ -2,12 +2,14 @@
 
 use ringfence_model::{AccountId, AgentId, FeeBps, JobId, MicroUsdc, OrgId, Timestamp, TransferId};
 use ringfence_store::ledger::{self, Account, AccountKind, Posted, Transfer, TransferKind};
-use ringfence_store::{StoreError, Tx, accounts};
+use ringfence_store::{Session, StoreError, Tx, accounts};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::error::Checks;
-use crate::{Answer, Caller, Control, Idempotency, IdempotencyError, Internal, Invalid};
+use crate::policy::{Action, Resource};
+use crate::{Answer, Caller, Control, Denied, Idempotency, IdempotencyError, Internal, Invalid};
 
 /// Money that an operator has received for an agent, outside of the ledger.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -60,9 +62,6 @@ pub enum LedgerError {
     /// Some fields are not as they must be.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Not an operator.
-    #[error("only an operator can book deposits")]
-    NotOperator,
     /// The agent does not exist.
     #[error("there is no agent with this id")]
     NoSuchAgent,
@@ -72,6 +71,9 @@ pub enum LedgerError {
     /// The client's idempotency key stands in the way.
     #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Not the caller's fault.
     #[error(transparent)]
     Internal(#[from] Internal),
@@ -101,14 +103,16 @@ impl Control {
     /// Books a deposit: money comes in from outside and raises an agent's balance.
     ///
     /// # Errors
-    /// [`LedgerError::NotOperator`] for everyone else; [`LedgerError::AlreadyBooked`] for a reference used before.
+    /// [`LedgerError::Denied`] for all but operators; [`LedgerError::AlreadyBooked`] for a reference used before.
     pub async fn deposit(
         &self,
         caller: &Caller,
         new: NewDeposit,
         once: Option<&Idempotency>,
     ) -> Result<Answer<DepositView>, LedgerError> {
-        let Caller::Operator { .. } = caller else { return Err(LedgerError::NotOperator) };
+        // Whose the agent is, is found out below: what is asked first is whether the caller may book money at all.
+        let resource = Resource::Agent(caller.org(), &new.agent_id);
+        self.permit(caller, Action::LedgerDeposit, resource).await?;
         let mut checks = Checks::default();
         checks.require(new.amount > MicroUsdc::ZERO, "amount", "must be more than zero");
         checks.text("external_reference", &new.external_reference, 1, 200);
@@ -129,7 +133,7 @@ impl Control {
         let account = self.agent_account(&mut tx, &agent.org_id, &agent.id).await?;
         let transfer = Transfer {
             id: TransferId::new(&*self.clock, &*self.rng),
-            org_id: agent.org_id,
+            org_id: agent.org_id.clone(),
             kind: TransferKind::Deposit,
             debit: outside.id,
             credit: account.id,
@@ -154,22 +158,32 @@ impl Control {
             created_at: transfer.created_at,
         };
         self.finish_once(&mut tx, caller, once, &view).await?;
+        let detail = json!({
+            "transfer_id": view.transfer_id,
+            "amount": view.amount,
+            "external_reference": view.external_reference,
+        });
+        let resource = Resource::Agent(&agent.org_id, &view.agent_id);
+        self.audit(&mut tx, caller, Action::LedgerDeposit, resource, detail).await?;
         tx.commit().await?;
         Ok(Answer::New(view))
     }
 
-    /// What the caller has.
+    /// What the calling agent has; for people and machines, what their org's agents have together, and for the operators'
+    /// the fees.
     ///
     /// # Errors
     /// [`LedgerError::Internal`] only.
     pub async fn balance(&self, caller: &Caller) -> Result<BalanceView, LedgerError> {
+        self.permit(caller, Action::LedgerBalance, Resource::Org(caller.org())).await?;
         let mut reader = self.store.reader().await?;
-        let (kind, owner) = match caller {
-            Caller::Agent { id, .. } => (AccountKind::Agent, id.as_str()),
-            Caller::Operator { org } => (AccountKind::Fees, org.as_str()),
+        let micros = match caller.agent() {
+            Some(agent) => balance(&mut reader, AccountKind::Agent, agent.as_str()).await?,
+            None if caller.is_platform() => {
+                balance(&mut reader, AccountKind::Fees, caller.org().as_str()).await?
+            }
+            None => ledger::agents_of_org(&mut reader, caller.org()).await?,
         };
-        let account = ledger::account(&mut reader, kind, owner).await?;
-        let micros = account.map_or(0, |account| account.balance_micros);
         let available =
             MicroUsdc::from_micros(micros).ok_or(Internal::Invariant("an agent's balance is below zero"))?;
         Ok(BalanceView { agent_id: caller.agent().cloned(), available })
@@ -294,4 +308,8 @@ impl Control {
         }
         Ok(held)
     }
+}
+
+async fn balance(session: &mut Session, kind: AccountKind, owner: &str) -> Result<i64, StoreError> {
+    Ok(ledger::account(session, kind, owner).await?.map_or(0, |account| account.balance_micros))
 }

@@ -4,7 +4,9 @@
 //! The API, and later MCP, the console and a bot's market grant, all call the same ones, so a permission check
 //! stands here and nowhere else.
 
+mod access;
 mod accounts;
+mod audit;
 mod bots;
 mod caller;
 mod components;
@@ -14,7 +16,10 @@ mod idempotency;
 mod jobs;
 mod kv;
 mod ledger;
+mod limits;
 mod oracles;
+mod policy;
+mod secrets;
 mod submissions;
 mod worker;
 
@@ -26,19 +31,30 @@ use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
 
+pub use access::{
+    AuthenticationError, KeyError, KeyLimits, KeyView, Login, MadeKey, NewKey, NewUser, PasswordChange,
+    RotateKey, SessionError, TokensView, UserChanges, UserError, UserView, WhoAmI,
+};
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
+pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
     BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
     NewBot, UsageView,
 };
-pub use caller::{AuthenticationError, Caller};
+pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{ComponentError, ComponentView, StoredComponents};
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};
 pub use jobs::{ClaimView, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, SortJobs};
 pub use ledger::{BalanceView, DepositView, LedgerError, NewDeposit};
+pub use limits::{Counted, LimitGroup, LimitState, Limited, RateLimits};
+pub use policy::{
+    Action, BadPolicy, Denied, NewPolicy, Permission, PolicyChanges, PolicyError, PolicyView, Reach,
+    permission_table, policy_schema,
+};
 pub use ringfence_store::components::ComponentKind;
+pub use secrets::{BadMasterKey, MasterKeys, SealError, reseal_all};
 pub use submissions::{
     EvaluationView, NewSubmission, PrivateSubmissionView, StepView, SubmissionError, SubmissionView,
 };
@@ -52,6 +68,8 @@ pub struct Settings {
     pub oracle_timeout: Duration,
     /// How many evaluations this host runs at a time.
     pub oracle_concurrency: u32,
+    /// How many requests a minute a principal or an address may make.
+    pub rate_limits: RateLimits,
 }
 
 impl Default for Settings {
@@ -60,6 +78,7 @@ impl Default for Settings {
             platform_fee: FeeBps::DEFAULT,
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
+            rate_limits: RateLimits::default(),
         }
     }
 }
@@ -72,6 +91,9 @@ pub struct Control {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     settings: Settings,
+    access: Arc<access::Access>,
+    policies: Arc<policy::Policies>,
+    limits: Arc<limits::Limits>,
     /// Rung when a submission is to be judged, so that this host's worker looks at once.
     evaluation_bell: Arc<Notify>,
     /// Rung when a job is to expire at some time.

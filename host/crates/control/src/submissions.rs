@@ -10,9 +10,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
 use crate::{
-    Answer, Caller, Control, EventName, Idempotency, IdempotencyError, Internal, JobError, Page, UsageView,
+    Answer, Caller, Control, Denied, EventName, Idempotency, IdempotencyError, Internal, JobError, Page,
+    UsageView,
 };
 
 /// How many submissions of a worker may meet an oracle that cannot judge them, before no more are taken from this worker.
@@ -157,6 +159,12 @@ impl From<Internal> for SubmissionError {
     }
 }
 
+impl From<Denied> for SubmissionError {
+    fn from(denied: Denied) -> Self {
+        Self::Job(denied.into())
+    }
+}
+
 impl From<IdempotencyError> for SubmissionError {
     fn from(error: IdempotencyError) -> Self {
         Self::Job(error.into())
@@ -180,6 +188,7 @@ impl Control {
         if new.worker_id.as_ref().is_some_and(|named| named != worker) {
             return Err(JobError::OtherAgent.into());
         }
+        self.permitted_job(caller, id, Action::JobsSubmit).await?;
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<SubmissionError>(&mut tx, caller, once).await? {
             return Ok(Answer::Replay(answer));
@@ -228,6 +237,8 @@ impl Control {
         self.emit(&mut tx, EventName::SubmissionCreated, (caller.org(), Some(&job.org_id)), id, data).await?;
         let view = submission_view(&mut tx, submission, true).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
+        let detail = json!({ "submission_id": view.submission_id });
+        self.audit(&mut tx, caller, Action::JobsSubmit, Resource::Job(&job), detail).await?;
         tx.commit().await?;
         self.ring(TaskKind::Evaluate);
         Ok(Answer::New(view))
@@ -244,6 +255,7 @@ impl Control {
     ) -> Result<SubmissionView, SubmissionError> {
         let mut reader = self.store.reader().await?;
         let submission = submissions::get(&mut reader, id).await?.ok_or(SubmissionError::NotFound)?;
+        self.permit(caller, Action::SubmissionsRead, Resource::Submission(&submission)).await?;
         let private = may_see(caller, &submission);
         Ok(submission_view(&mut reader, submission, private).await?)
     }
@@ -259,8 +271,8 @@ impl Control {
         limit: u32,
         offset: u32,
     ) -> Result<Page<SubmissionView>, SubmissionError> {
+        self.permitted_job(caller, id, Action::SubmissionsList).await?;
         let mut reader = self.store.reader().await?;
-        jobs::get(&mut reader, id).await?.ok_or(JobError::NotFound)?;
         let page = submissions::list_of_job(&mut reader, id, limit, offset).await?;
         views(&mut reader, caller, page).await
     }
@@ -280,6 +292,7 @@ impl Control {
         if worker.is_some_and(|named| named != own) {
             return Err(JobError::OtherAgent.into());
         }
+        self.permit(caller, Action::SubmissionsList, Resource::Org(caller.org())).await?;
         let mut reader = self.store.reader().await?;
         let page = submissions::list_of_worker(&mut reader, own, limit, offset).await?;
         views(&mut reader, caller, page).await

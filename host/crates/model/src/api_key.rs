@@ -13,7 +13,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 pub struct ApiKey(String);
 
 /// What is stored of a key: its SHA-256. A plain hash is enough for 190 random bits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ApiKeyHash(Sha256);
 
 /// A text that cannot be a key.

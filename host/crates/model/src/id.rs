@@ -93,6 +93,14 @@ typed_id!(/// A piece of work on the queue.
     TaskId, "task", "task");
 typed_id!(/// A host process, from its start to its end: whose leases these are.
     HostId, "host", "host");
+typed_id!(/// A person who logs in.
+    UserId, "user", "user");
+typed_id!(/// A login, from the password to the logout.
+    SessionId, "sess", "session");
+typed_id!(/// A rule that operators have added to the permission matrix.
+    PolicyId, "policy", "policy");
+typed_id!(/// A key under which tokens are signed: the `kid` of their headers.
+    SigningKeyId, "skey", "signing key");
 typed_id!(/// Something that happened, in the outbox.
     EventId, "evt", "event");
 

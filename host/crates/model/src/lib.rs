@@ -11,6 +11,7 @@ mod id;
 mod job;
 mod money;
 mod rng;
+mod role;
 mod wallet;
 
 pub use api_key::{ApiKey, ApiKeyHash, MalformedApiKey};
@@ -19,11 +20,12 @@ pub use clock::{Clock, InvalidTimestamp, ManualClock, SystemClock, Timestamp};
 pub use digest::{InvalidDigest, Sha256, hex};
 pub use id::{
     AccountId, AgentId, ApiKeyId, BotId, ClaimId, EventId, HostId, InvalidId, InvocationId, JobId, OrgId,
-    SubmissionId, TaskId, TransferId,
+    PolicyId, SessionId, SigningKeyId, SubmissionId, TaskId, TransferId, UserId,
 };
 pub use job::{JobEvent, JobStatus, PayoutStatus, SubmissionEvent, SubmissionStatus};
 pub use money::{FeeBps, FeeSplit, InvalidMoney, MicroUsdc};
 pub use rng::{Rng, SeededRng, SystemRng};
+pub use role::Role;
 pub use wallet::{InvalidWallet, WalletAddress};
 
 /// A state change that the state machine does not have (see `docs/state-machines.md`).

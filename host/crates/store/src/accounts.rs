@@ -1,6 +1,6 @@
-//! Orgs, agents and API keys.
+//! Orgs and agents.
 
-use ringfence_model::{AgentId, ApiKeyHash, ApiKeyId, OrgId, Timestamp, WalletAddress};
+use ringfence_model::{AgentId, OrgId, Timestamp, WalletAddress};
 
 use crate::session::{Row, args};
 use crate::statements::statements;
@@ -34,31 +34,11 @@ pub struct Agent {
     pub updated_at: Timestamp,
 }
 
-/// An API key, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// Its id.
-    pub id: ApiKeyId,
-    /// Its org.
-    pub org_id: OrgId,
-    /// Whose it is; nobody's in particular if it is an operator's.
-    pub agent_id: Option<AgentId>,
-    /// Its first characters.
-    pub prefix: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
-}
-
 statements! {
     INSERT_ORG = "INSERT INTO orgs (id, name, created_at) VALUES ($1, $2, $3)";
+    GET_ORG = "SELECT id, name, created_at FROM orgs WHERE id = $1";
     INSERT_AGENT = "INSERT INTO agents (id, org_id, name, wallet_address, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
-    INSERT_KEY = "INSERT INTO api_keys (id, org_id, agent_id, hash, prefix, created_at, revoked_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    FIND_KEY = "SELECT id, org_id, agent_id, prefix, created_at, revoked_at FROM api_keys
-        WHERE hash = $1 AND revoked_at IS NULL";
     GET_AGENT = "SELECT id, org_id, name, wallet_address, created_at, updated_at FROM agents WHERE id = $1";
     UPDATE_AGENT = "UPDATE agents SET name = $2, wallet_address = $3, updated_at = $4 WHERE id = $1";
 }
@@ -72,6 +52,17 @@ pub async fn insert_org(s: &mut Session, org: &Org) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// An org, which nobody else changes until the transaction ends: two changes to its users take turns.
+///
+/// # Errors
+/// [`StoreError::Busy`] if another transaction holds it for too long.
+pub async fn lock_org(s: &mut Session, id: &OrgId) -> Result<Option<Org>, StoreError> {
+    s.optional(s.locking(GET_ORG), args![id], |row| {
+        Ok(Org { id: row.parse("id")?, name: row.text("name")?, created_at: row.time("created_at")? })
+    })
+    .await
+}
+
 /// Makes an agent.
 ///
 /// # Errors
@@ -81,35 +72,6 @@ pub async fn insert_agent(s: &mut Session, agent: &Agent) -> Result<(), StoreErr
     let args = args![&agent.id, &agent.org_id, &agent.name, wallet, agent.created_at, agent.updated_at];
     s.execute(INSERT_AGENT, args).await?;
     Ok(())
-}
-
-/// Makes a key.
-///
-/// # Errors
-/// [`StoreError::Conflict`] if there is one with this hash.
-pub async fn insert_key(s: &mut Session, key: &Key, hash: &ApiKeyHash) -> Result<(), StoreError> {
-    let agent = key.agent_id.as_ref();
-    let args = args![&key.id, &key.org_id, agent, hash, &key.prefix, key.created_at, key.revoked_at];
-    s.execute(INSERT_KEY, args).await?;
-    Ok(())
-}
-
-/// The key with this hash, unless it was revoked.
-///
-/// # Errors
-/// Those of the database.
-pub async fn find_key(s: &mut Session, hash: &ApiKeyHash) -> Result<Option<Key>, StoreError> {
-    s.optional(FIND_KEY, args![hash], |row| {
-        Ok(Key {
-            id: row.parse("id")?,
-            org_id: row.parse("org_id")?,
-            agent_id: row.opt_parse("agent_id")?,
-            prefix: row.text("prefix")?,
-            created_at: row.time("created_at")?,
-            revoked_at: row.opt_time("revoked_at")?,
-        })
-    })
-    .await
 }
 
 /// An agent.

@@ -10,21 +10,55 @@ use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
 use crate::session::Inner;
 use crate::{Session, StoreError};
 
-/// The steps of the schema, oldest first. A step that has been released is never edited. Where an engine needs a text
-/// of its own it stands in `migrations/sqlite` or `migrations/postgres` under the same name.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "initial", include_str!("../../../../migrations/0001_initial.sql"))];
+/// A step of the schema: its text, the same for both engines or one for each.
+struct Step {
+    version: i64,
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! portable {
+    ($version:literal, $name:literal, $file:literal) => {
+        Step {
+            version: $version,
+            name: $name,
+            sqlite: include_str!(concat!("../../../../migrations/", $file)),
+            postgres: include_str!(concat!("../../../../migrations/", $file)),
+        }
+    };
+}
+
+macro_rules! per_engine {
+    ($version:literal, $name:literal, $file:literal) => {
+        Step {
+            version: $version,
+            name: $name,
+            sqlite: include_str!(concat!("../../../../migrations/sqlite/", $file)),
+            postgres: include_str!(concat!("../../../../migrations/postgres/", $file)),
+        }
+    };
+}
+
+/// The steps of the schema, oldest first. A step that has been released is never edited. What only one engine
+/// understands stands in `migrations/sqlite` and `migrations/postgres` under the same name.
+const MIGRATIONS: &[Step] = &[
+    portable!(1, "initial", "0001_initial.sql"),
+    portable!(2, "access", "0002_access.sql"),
+    per_engine!(3, "engine", "0003_engine.sql"),
+];
 
 /// The names of the files that the steps come from.
 #[doc(hidden)]
 #[must_use]
 pub fn migration_files() -> Vec<String> {
-    MIGRATIONS.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql")).collect()
+    MIGRATIONS.iter().map(|step| format!("{:04}_{}.sql", step.version, step.name)).collect()
 }
 
-fn migrator() -> Migrator {
-    let steps = MIGRATIONS.iter().map(|(version, name, sql)| {
-        Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+fn migrator(text: fn(&Step) -> &'static str) -> Migrator {
+    let steps = MIGRATIONS.iter().map(|step| {
+        let sql = text(step).into_sql_str();
+        Migration::new(step.version, step.name.into(), MigrationType::Simple, sql, false)
     });
     Migrator::with_migrations(steps.collect())
 }
@@ -129,7 +163,7 @@ impl Store {
         // SQLite has no lock for this: of two hosts that open a new file at once, one fails at a step that the other has
         // just done, and finds it done when it looks again.
         let mut tries = MIGRATIONS.len();
-        while let Err(error) = migrator().run_direct(None, &mut *connection, false).await {
+        while let Err(error) = migrator(|step| step.sqlite).run_direct(None, &mut *connection, false).await {
             tries = tries.checked_sub(1).ok_or(error)?;
         }
         drop(connection);
@@ -147,7 +181,7 @@ impl Store {
         let options = options.application_name("ringfence").disable_statement_logging();
         // On a connection without the timeout: a host that starts waits for as long as another changes the schema.
         let mut connection = options.connect().await.map_err(ConnectError::Open)?;
-        migrator().run_direct(None, &mut connection, false).await?;
+        migrator(|step| step.postgres).run_direct(None, &mut connection, false).await?;
         connection.close().await.map_err(ConnectError::Open)?;
         let options = options.options([
             ("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis())),
@@ -183,6 +217,12 @@ impl Store {
             Pools::Sqlite { writer, .. } => Inner::SqliteTx(writer.begin_with("BEGIN IMMEDIATE").await?),
             Pools::Postgres(pool) => Inner::PostgresTx(pool.begin().await?),
         })))
+    }
+
+    /// Whether other hosts may be at work on the same database.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.0, Pools::Postgres(_))
     }
 
     /// Waits until what runs has ended, and closes the database.

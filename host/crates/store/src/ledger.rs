@@ -110,6 +110,8 @@ macro_rules! transfer_columns {
 
 statements! {
     GET_ACCOUNT = "SELECT id, org_id, kind, owner_id, balance FROM ledger_accounts WHERE kind = $1 AND owner_id = $2";
+    AGENTS_OF_ORG = "SELECT CAST(COALESCE(SUM(l.balance), 0) AS BIGINT) AS balance FROM agents a
+        JOIN ledger_accounts l ON l.kind = 'agent' AND l.owner_id = a.id WHERE a.org_id = $1";
     ENSURE_ACCOUNT = "INSERT INTO ledger_accounts (id, org_id, kind, owner_id, balance) VALUES ($1, $2, $3, $4, 0)
         ON CONFLICT (kind, owner_id) DO NOTHING";
     BOTH_ACCOUNTS = "SELECT id, org_id, kind, owner_id, balance FROM ledger_accounts WHERE id IN ($1, $2) ORDER BY id";
@@ -138,6 +140,14 @@ statements! {
 /// Those of the database.
 pub async fn account(s: &mut Session, kind: AccountKind, owner: &str) -> Result<Option<Account>, StoreError> {
     s.optional(GET_ACCOUNT, args![kind.as_str(), owner], read_account).await
+}
+
+/// What the agents of an org have together, in micro-USDC.
+///
+/// # Errors
+/// Those of the database.
+pub async fn agents_of_org(s: &mut Session, org: &OrgId) -> Result<i64, StoreError> {
+    s.one(AGENTS_OF_ORG, args![org], |row| row.int("balance")).await
 }
 
 /// The account of this kind for this owner; made, with nothing on it, if there is none.

@@ -1,19 +1,26 @@
 //! What is kept: one file an aggregate, over SQLite or PostgreSQL.
 
 pub mod accounts;
+pub mod audit;
 pub mod bots;
 pub mod components;
 mod connect;
 pub mod idempotency;
 pub mod invocations;
 pub mod jobs;
+pub mod keys;
 pub mod kv;
 pub mod ledger;
 pub mod outbox;
+pub mod policies;
 pub mod queue;
+pub mod rates;
+pub mod secrets;
 mod session;
+pub mod sessions;
 mod statements;
 pub mod submissions;
+pub mod users;
 
 use ringfence_model::words;
 
@@ -42,16 +49,23 @@ async fn count(s: &mut Session, sql: impl sqlx::SqlSafeStr, args: Vec<Arg>) -> R
 pub fn all_statements() -> Vec<(&'static str, &'static str)> {
     [
         accounts::STATEMENTS,
+        audit::STATEMENTS,
         bots::STATEMENTS,
         components::STATEMENTS,
         idempotency::STATEMENTS,
         invocations::STATEMENTS,
         jobs::STATEMENTS,
+        keys::STATEMENTS,
         kv::STATEMENTS,
         ledger::STATEMENTS,
         outbox::STATEMENTS,
+        policies::STATEMENTS,
         queue::STATEMENTS,
+        rates::STATEMENTS,
+        secrets::STATEMENTS,
+        sessions::STATEMENTS,
         submissions::STATEMENTS,
+        users::STATEMENTS,
     ]
     .concat()
 }

@@ -138,7 +138,11 @@ arg_by_as_str!(
     SubmissionId,
     AccountId,
     TransferId,
-    EventId
+    EventId,
+    UserId,
+    SessionId,
+    PolicyId,
+    SigningKeyId
 );
 
 macro_rules! arg_by_word {
@@ -148,7 +152,7 @@ macro_rules! arg_by_word {
         }
     )+ };
 }
-arg_by_word!(BotStatus, JobStatus, SubmissionStatus, PayoutStatus);
+arg_by_word!(BotStatus, JobStatus, SubmissionStatus, PayoutStatus, Role);
 
 /// A connection to the database, inside a transaction or not.
 pub struct Session(pub(crate) Inner);
@@ -340,6 +344,18 @@ impl Row {
     /// A number that is never negative, such as a count or a size.
     pub(crate) fn count(&self, column: &str) -> Result<u64, StoreError> {
         u64::try_from(self.int(column)?).map_err(|error| StoreError::corrupt(column, error))
+    }
+
+    /// A 0 or a 1. (PostgreSQL's type of a literal is INT4, not BIGINT: such a column is never read as a number.)
+    pub(crate) fn flag(&self, column: &str) -> Result<bool, StoreError> {
+        Ok(self.get::<i32>(column)? != 0)
+    }
+
+    /// A number of at most 32 bits, where NULL is `None`.
+    pub(crate) fn opt_small(&self, column: &str) -> Result<Option<u32>, StoreError> {
+        self.opt_int(column)?
+            .map(|number| u32::try_from(number).map_err(|error| StoreError::corrupt(column, error)))
+            .transpose()
     }
 
     /// A number of at most 32 bits.

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::own_bot;
+use super::from_row;
 use crate::kv::BotKv;
+use crate::policy::Action;
 use crate::{BotError, Caller, Control, Internal, Page};
 
 /// What one call used.
@@ -115,7 +116,7 @@ impl Control {
         id: &BotId,
         input: &RawValue,
     ) -> Result<InvokedBot, BotError> {
-        let bot = self.bot(caller, id).await?;
+        let bot = from_row(self.own_bot(caller, id, Action::BotsInvoke).await?)?;
         if bot.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
         }
@@ -184,8 +185,8 @@ impl Control {
         limit: u32,
         offset: u32,
     ) -> Result<Page<InvocationView>, BotError> {
+        self.own_bot(caller, id, Action::InvocationsRead).await?;
         let mut reader = self.store.reader().await?;
-        own_bot(&mut reader, caller, id).await?;
         let page = invocations::list(&mut reader, id, limit, offset).await?;
         let mut items = Vec::with_capacity(page.items.len());
         for call in page.items {
@@ -204,8 +205,9 @@ impl Control {
         bot: &BotId,
         id: &InvocationId,
     ) -> Result<InvocationView, BotError> {
+        self.own_bot(caller, bot, Action::InvocationsRead).await?;
         let mut reader = self.store.reader().await?;
-        let call = own_invocation(&mut reader, caller, bot, id).await?;
+        let call = invocation_of(&mut reader, bot, id).await?;
         open_or_sealed(&mut reader, call).await
     }
 
@@ -220,8 +222,9 @@ impl Control {
         bot: &BotId,
         id: &InvocationId,
     ) -> Result<Vec<LogLineView>, BotError> {
+        self.own_bot(caller, bot, Action::InvocationsRead).await?;
         let mut reader = self.store.reader().await?;
-        let invocation = own_invocation(&mut reader, caller, bot, id).await?;
+        let invocation = invocation_of(&mut reader, bot, id).await?;
         if sealed(&mut reader, &invocation).await? {
             return Err(BotError::Sealed);
         }
@@ -230,13 +233,11 @@ impl Control {
     }
 }
 
-async fn own_invocation(
+async fn invocation_of(
     session: &mut Session,
-    caller: &Caller,
     bot: &BotId,
     id: &InvocationId,
 ) -> Result<invocations::Invocation, BotError> {
-    own_bot(session, caller, bot).await?;
     let invocation = invocations::get(session, id).await?.filter(|invocation| invocation.bot_id == *bot);
     invocation.ok_or(BotError::NoSuchInvocation)
 }

@@ -4,11 +4,12 @@ mod invocations;
 mod types;
 
 use ringfence_model::{BotId, BotStatus};
-use ringfence_store::Session;
 use ringfence_store::bots::{self, Bot, BotFilter};
 use ringfence_store::components::{self, Component, ComponentKind};
+use serde_json::json;
 
 use crate::error::Checks;
+use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Invalid, Page};
 
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
@@ -26,6 +27,7 @@ impl Control {
         new: NewBot,
         once: Option<&Idempotency>,
     ) -> Result<Answer<BotView>, BotError> {
+        self.permit(caller, Action::BotsCreate, Resource::Org(caller.org())).await?;
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<BotError>(&mut tx, caller, once).await? {
             return Ok(Answer::Replay(answer));
@@ -48,8 +50,10 @@ impl Control {
             updated_at: now,
         };
         self.check_bot(&view, &component)?;
-        bots::insert(&mut tx, &to_row(caller, &view)?).await?;
+        let row = to_row(caller, &view)?;
+        bots::insert(&mut tx, &row).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
+        self.audit(&mut tx, caller, Action::BotsCreate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
         Ok(Answer::New(view))
     }
@@ -59,8 +63,7 @@ impl Control {
     /// # Errors
     /// [`BotError::NotFound`], also for another org's.
     pub async fn bot(&self, caller: &Caller, id: &BotId) -> Result<BotView, BotError> {
-        let mut reader = self.store.reader().await?;
-        own_bot(&mut reader, caller, id).await
+        from_row(self.own_bot(caller, id, Action::BotsRead).await?)
     }
 
     /// The bots of the caller's org, newest first.
@@ -69,6 +72,7 @@ impl Control {
     /// [`BotError::Internal`] only.
     pub async fn bots(&self, caller: &Caller, list: &ListBots) -> Result<Page<BotView>, BotError> {
         let filter = BotFilter { status: list.status, kind: list.kind, name: list.name.clone() };
+        self.permit(caller, Action::BotsList, Resource::Org(caller.org())).await?;
         let mut reader = self.store.reader().await?;
         let page = bots::list(&mut reader, caller.org(), &filter, list.limit, list.offset).await?;
         let items = page.items.into_iter().map(from_row).collect::<Result<_, _>>()?;
@@ -85,8 +89,8 @@ impl Control {
         id: &BotId,
         changes: BotChanges,
     ) -> Result<BotView, BotError> {
+        let mut view = from_row(self.own_bot(caller, id, Action::BotsUpdate).await?)?;
         let mut tx = self.store.begin().await?;
-        let mut view = own_bot(&mut tx, caller, id).await?;
         if view.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
         }
@@ -118,9 +122,11 @@ impl Control {
         self.check_bot(&view, &component)?;
         view.version = expected.saturating_add(1);
         view.updated_at = self.clock.now();
-        if !bots::update(&mut tx, &to_row(caller, &view)?, expected).await? {
+        let row = to_row(caller, &view)?;
+        if !bots::update(&mut tx, &row, expected).await? {
             return Err(BotError::Changed);
         }
+        self.audit(&mut tx, caller, Action::BotsUpdate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
         Ok(view)
     }
@@ -130,14 +136,24 @@ impl Control {
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
     pub async fn delete_bot(&self, caller: &Caller, id: &BotId) -> Result<(), BotError> {
+        let bot = self.own_bot(caller, id, Action::BotsDelete).await?;
         let mut tx = self.store.begin().await?;
-        own_bot(&mut tx, caller, id).await?;
         if bots::used_by_unfinished_job(&mut tx, id).await? {
             return Err(BotError::InUse);
         }
         bots::terminate(&mut tx, id, self.clock.now()).await?;
+        self.audit(&mut tx, caller, Action::BotsDelete, Resource::Bot(&bot), json!({ "name": bot.name }))
+            .await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// A bot of the caller's org, to which the caller may do this.
+    async fn own_bot(&self, caller: &Caller, id: &BotId, action: Action) -> Result<Bot, BotError> {
+        let bot = bots::get(&mut self.store.reader().await?, id).await?;
+        let bot = bot.filter(|bot| bot.org_id == *caller.org()).ok_or(BotError::NotFound)?;
+        self.permit(caller, action, Resource::Bot(&bot)).await?;
+        Ok(bot)
     }
 
     /// What must hold of a bot, new or changed.
@@ -196,9 +212,15 @@ fn granted(grants: &Grants, capability: &str) -> bool {
     }
 }
 
-async fn own_bot(session: &mut Session, caller: &Caller, id: &BotId) -> Result<BotView, BotError> {
-    let bot = bots::get(session, id).await?.filter(|bot| bot.org_id == *caller.org());
-    from_row(bot.ok_or(BotError::NotFound)?)
+/// What the audit log says of a deployment. Not the configuration: people put into it what they should not.
+fn deployed(bot: &Bot) -> serde_json::Value {
+    json!({
+        "name": bot.name,
+        "version": bot.version,
+        "component": bot.component_digest,
+        "grants": bot.grants,
+        "limits": bot.limits,
+    })
 }
 
 fn to_row(caller: &Caller, view: &BotView) -> Result<Bot, Internal> {

@@ -7,7 +7,7 @@ use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{IdempotencyError, Internal, Invalid};
+use crate::{Denied, IdempotencyError, Internal, Invalid};
 
 /// What a bot may do beyond computing. Nothing, unless it is granted here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -167,6 +167,9 @@ pub enum BotError {
     /// The client's idempotency key stands in the way.
     #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Not the caller's fault.
     #[error(transparent)]
     Internal(#[from] Internal),

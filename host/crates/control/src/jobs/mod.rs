@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use crate::accounts::NO_WALLET;
 use crate::error::Checks;
 use crate::ledger::{InsufficientFunds, Movement};
+use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
 use crate::{Answer, Caller, Control, EventName, Idempotency, Internal, Invalid, Page};
 
@@ -46,6 +47,7 @@ impl Control {
         if new.buyer_id.as_ref().is_some_and(|named| named != buyer) {
             return Err(JobError::OtherAgent);
         }
+        self.permit(caller, Action::JobsCreate, Resource::Org(caller.org())).await?;
         let now = self.clock.now();
         let expiry = new.expiry.unwrap_or_else(|| now.plus(DEFAULT_EXPIRY));
         let (max_submissions, max_retries) =
@@ -95,8 +97,10 @@ impl Control {
             json!({ "price": job.price }),
         )
         .await?;
-        let view = job_view(job)?;
+        let view = job_view(job.clone())?;
         self.finish_once(&mut tx, caller, once, &view).await?;
+        let detail = json!({ "price": job.price });
+        self.audit(&mut tx, caller, Action::JobsCreate, Resource::Job(&job), detail).await?;
         tx.commit().await?;
         self.ring(TaskKind::Expire);
         Ok(Answer::New(view))
@@ -106,16 +110,16 @@ impl Control {
     ///
     /// # Errors
     /// [`JobError::NotFound`].
-    pub async fn job(&self, id: &JobId) -> Result<JobView, JobError> {
-        let mut reader = self.store.reader().await?;
-        Ok(job_view(jobs::get(&mut reader, id).await?.ok_or(JobError::NotFound)?)?)
+    pub async fn job(&self, caller: &Caller, id: &JobId) -> Result<JobView, JobError> {
+        Ok(job_view(self.permitted_job(caller, id, Action::JobsRead).await?)?)
     }
 
     /// Jobs, filtered and sorted.
     ///
     /// # Errors
     /// [`JobError::Internal`] only.
-    pub async fn jobs(&self, list: ListJobs) -> Result<Page<JobView>, JobError> {
+    pub async fn jobs(&self, caller: &Caller, list: ListJobs) -> Result<Page<JobView>, JobError> {
+        self.permit(caller, Action::JobsList, Resource::Org(caller.org())).await?;
         let filter = JobFilter {
             status: list.status,
             buyer_id: list.buyer_id,
@@ -139,9 +143,9 @@ impl Control {
     /// # Errors
     /// [`JobError::NotClaimed`] for everyone else.
     pub async fn job_input(&self, caller: &Caller, id: &JobId) -> Result<JobInputView, JobError> {
-        let mut reader = self.store.reader().await?;
-        let job = jobs::get(&mut reader, id).await?.ok_or(JobError::NotFound)?;
         let agent = caller.agent().ok_or(JobError::NotAnAgent)?;
+        let job = self.permitted_job(caller, id, Action::JobsReadInput).await?;
+        let mut reader = self.store.reader().await?;
         if job.buyer_id != *agent && !submissions::is_participant(&mut reader, id, agent).await? {
             return Err(JobError::NotClaimed);
         }
@@ -159,11 +163,12 @@ impl Control {
         id: &JobId,
         once: Option<&Idempotency>,
     ) -> Result<Answer<JobView>, JobError> {
+        self.own_job(caller, id, Action::JobsFund).await?;
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
             return Ok(Answer::Replay(answer));
         }
-        let job = own_job(&mut tx, caller, id).await?;
+        let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
         let now = self.clock.now();
         job.status.transition(JobEvent::Fund).map_err(|_| JobError::WrongStatus { status: job.status })?;
         if job.expiry <= now {
@@ -205,6 +210,8 @@ impl Control {
         self.emit(&mut tx, EventName::JobFunded, (&job.org_id, None), id, data).await?;
         let view = reread(&mut tx, id).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
+        let detail = json!({ "amount": job.price });
+        self.audit(&mut tx, caller, Action::JobsFund, Resource::Job(&job), detail).await?;
         tx.commit().await?;
         Ok(Answer::New(view))
     }
@@ -223,6 +230,7 @@ impl Control {
         if worker_id.is_some_and(|named| named != worker) {
             return Err(JobError::OtherAgent);
         }
+        self.permitted_job(caller, id, Action::JobsClaim).await?;
         let mut tx = self.store.begin().await?;
         let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
         self.takes_work(&job)?;
@@ -245,6 +253,7 @@ impl Control {
         let data = json!({ "worker_id": worker });
         self.emit(&mut tx, EventName::JobClaimed, (&job.org_id, Some(caller.org())), id, data).await?;
         let profile = accounts::agent(&mut tx, worker).await?;
+        self.audit(&mut tx, caller, Action::JobsClaim, Resource::Job(&job), json!({})).await?;
         tx.commit().await?;
         let has_wallet = profile.is_some_and(|agent| agent.wallet_address.is_some());
         let warnings = if has_wallet { Vec::new() } else { vec![NO_WALLET.to_owned()] };
@@ -261,11 +270,12 @@ impl Control {
         id: &JobId,
         once: Option<&Idempotency>,
     ) -> Result<Answer<JobView>, JobError> {
+        self.own_job(caller, id, Action::JobsCancel).await?;
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
             return Ok(Answer::Replay(answer));
         }
-        let job = own_job(&mut tx, caller, id).await?;
+        let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
         job.status.transition(JobEvent::Cancel).map_err(|_| JobError::WrongStatus { status: job.status })?;
         if submissions::judging_count(&mut tx, id).await? > 0 {
             return Err(JobError::Judging);
@@ -273,8 +283,31 @@ impl Control {
         self.end_unresolved(&mut tx, &job, JobStatus::Cancelled, EventName::JobCancelled).await?;
         let view = reread(&mut tx, id).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
+        let detail = json!({ "refunded_amount": view.refunded_amount });
+        self.audit(&mut tx, caller, Action::JobsCancel, Resource::Job(&job), detail).await?;
         tx.commit().await?;
         Ok(Answer::New(view))
+    }
+
+    /// A job to which the caller may do this.
+    pub(crate) async fn permitted_job(
+        &self,
+        caller: &Caller,
+        id: &JobId,
+        action: Action,
+    ) -> Result<Job, JobError> {
+        let job = jobs::get(&mut self.store.reader().await?, id).await?.ok_or(JobError::NotFound)?;
+        self.permit(caller, action, Resource::Job(&job)).await?;
+        Ok(job)
+    }
+
+    /// That the job is the caller's own, and the caller may do this to it. Whose a job is never changes.
+    async fn own_job(&self, caller: &Caller, id: &JobId, action: Action) -> Result<(), JobError> {
+        let job = jobs::get(&mut self.store.reader().await?, id).await?.ok_or(JobError::NotFound)?;
+        if caller.agent() != Some(&job.buyer_id) {
+            return Err(JobError::NotBuyer);
+        }
+        Ok(self.permit(caller, action, Resource::Job(&job)).await?)
     }
 
     /// Ends a job that nobody won: gives the escrow back and tells of it. The job is locked and nothing is judged.
@@ -338,12 +371,6 @@ fn check_new_job(
     checks.require((1..=1000).contains(&max_submissions), "max_submissions", "must be 1 to 1000");
     checks.require(max_retries <= 100, "max_retries", "must be 0 to 100");
     checks.done()
-}
-
-/// The caller's own job, locked until the transaction ends.
-async fn own_job(tx: &mut Tx, caller: &Caller, id: &JobId) -> Result<Job, JobError> {
-    let job = jobs::lock(tx, id).await?.ok_or(JobError::NotFound)?;
-    if caller.agent() == Some(&job.buyer_id) { Ok(job) } else { Err(JobError::NotBuyer) }
 }
 
 async fn reread(tx: &mut Tx, id: &JobId) -> Result<JobView, JobError> {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 pub use ringfence_store::jobs::JobSort as SortJobs;
 
-use crate::{IdempotencyError, Internal, Invalid};
+use crate::{Denied, IdempotencyError, Internal, Invalid};
 
 /// A job to be posted.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -258,6 +258,9 @@ pub enum JobError {
     /// The client's idempotency key stands in the way.
     #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Not the caller's fault.
     #[error(transparent)]
     Internal(#[from] Internal),

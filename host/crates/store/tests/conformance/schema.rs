@@ -137,11 +137,18 @@ async fn plan(fixture: &Fixture, sql: &str, filter: &JobFilter) -> String {
 
 #[test]
 fn every_migration_on_disk_is_built_in() {
-    let mut on_disk: Vec<String> = std::fs::read_dir(root().join("migrations"))
+    let portable = files("migrations");
+    for engine in ["migrations/sqlite", "migrations/postgres"] {
+        let mut on_disk = [portable.clone(), files(engine)].concat();
+        on_disk.sort();
+        assert_eq!(on_disk, ringfence_store::migration_files(), "{engine}");
+    }
+}
+
+fn files(folder: &str) -> Vec<String> {
+    std::fs::read_dir(root().join(folder))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with(".sql"))
-        .collect();
-    on_disk.sort();
-    assert_eq!(on_disk, ringfence_store::migration_files());
+        .collect()
 }

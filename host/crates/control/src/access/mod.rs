@@ -1,0 +1,218 @@
+//! Who calls: keys, users, sessions and tokens.
+//!
+//! What is known of a key or a session is kept in memory for [`LEASE`] at most, counted from before it was read. Whoever
+//! takes rights away answers only when that time has passed on every host ([`Control::in_force`]): what is revoked is
+//! revoked everywhere once the answer says so, whether hosts can hear of each other or not.
+
+mod keys;
+mod lease;
+mod passwords;
+mod sessions;
+mod tokens;
+mod users;
+
+use std::time::Duration;
+
+use ring::hmac;
+use ringfence_model::{ApiKey, ApiKeyHash, Clock, Rng, SessionId, SigningKeyId, Timestamp};
+use ringfence_store::keys::Key;
+use ringfence_store::sessions::UserSession;
+use ringfence_store::{Store, Tx};
+use secrecy::ExposeSecret as _;
+
+pub use keys::{KeyError, KeyLimits, KeyView, MadeKey, NewKey, RotateKey};
+pub(crate) use keys::{first_operator_key, fresh};
+pub use sessions::{Login, PasswordChange, SessionError, TokensView, WhoAmI};
+pub use users::{NewUser, UserChanges, UserError, UserView};
+
+use crate::caller::{Identity, Quotas};
+use crate::secrets::{self, MasterKeys};
+use crate::{Caller, Control, Internal, Origin};
+use lease::Leased;
+use passwords::Passwords;
+use tokens::{BadToken, SigningKeys, TokenType};
+
+/// How long a host may go by what it has read of a key, a session or the policies.
+pub(crate) const LEASE: Duration = Duration::from_millis(500);
+/// How exact the time of a key's last use is.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// How many keys, and how many sessions, are kept in memory.
+const KEPT: usize = 20_000;
+
+/// What a host holds to find out who calls.
+pub(crate) struct Access {
+    pub(crate) master: MasterKeys,
+    pub(crate) audit_key: hmac::Key,
+    signing: SigningKeys,
+    passwords: Passwords,
+    keys: Leased<ApiKeyHash, Key>,
+    sessions: Leased<SessionId, UserSession>,
+}
+
+/// Why a credential was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticationError {
+    /// Neither a key nor a token of ours, or with a typing error.
+    #[error("the credential is malformed or unknown")]
+    Unknown,
+    /// A token of ours whose time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// It could not be looked up.
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+impl Access {
+    /// Opens the host's secrets; on a new database, makes them.
+    pub(crate) async fn open(
+        store: &Store,
+        master: MasterKeys,
+        (clock, rng): (&dyn Clock, &dyn Rng),
+    ) -> Result<Self, Internal> {
+        let mut tx = store.begin().await?;
+        if ringfence_store::secrets::of_kind(&mut tx, tokens::SIGNING_KEY).await?.is_empty() {
+            new_signing_key(&mut tx, &master, (clock, rng)).await?;
+        }
+        let audit = (AUDIT_KEY, AUDIT_KEY);
+        secrets::keep(&mut tx, &master, (clock, rng), audit, &random(rng)).await?;
+        tx.commit().await?;
+        Ok(Self {
+            audit_key: audit_key(store, &master).await?,
+            signing: SigningKeys::load(store, &master).await?,
+            passwords: Passwords::new(),
+            keys: Leased::new(KEPT),
+            sessions: Leased::new(KEPT),
+            master,
+        })
+    }
+
+    /// Forgets what is known of keys and sessions.
+    pub(crate) fn forget(&self) {
+        self.keys.forget();
+        self.sessions.forget();
+    }
+}
+
+const AUDIT_KEY: &str = "audit-key";
+
+/// The key under which the audit log is chained.
+pub(crate) async fn audit_key(store: &Store, master: &MasterKeys) -> Result<hmac::Key, Internal> {
+    let keys = secrets::of_kind(store, master, AUDIT_KEY).await?;
+    let key = keys
+        .first()
+        .ok_or(Internal::Invariant("the database has no audit key: no host has started on it"))?;
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, key.bytes.expose_secret()))
+}
+
+fn random(rng: &dyn Rng) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+async fn new_signing_key(
+    tx: &mut Tx,
+    master: &MasterKeys,
+    (clock, rng): (&dyn Clock, &dyn Rng),
+) -> Result<SigningKeyId, Internal> {
+    let id = SigningKeyId::new(clock, rng);
+    secrets::keep(tx, master, (clock, rng), (id.as_str(), tokens::SIGNING_KEY), &random(rng)).await?;
+    Ok(id)
+}
+
+impl Control {
+    /// Finds out who holds an API key or an access token.
+    ///
+    /// # Errors
+    /// [`AuthenticationError`]; what cannot be one of ours is refused without asking the database.
+    pub async fn authenticate(
+        &self,
+        credential: &str,
+        origin: Origin,
+    ) -> Result<Caller, AuthenticationError> {
+        if let Ok(key) = ApiKey::parse(credential) {
+            return self.caller_of_key(&key, origin).await;
+        }
+        if credential.starts_with("rf_") {
+            return Err(AuthenticationError::Unknown);
+        }
+        let now = self.clock.now();
+        let keys = (&self.store, &self.access.master);
+        let claims = match self.access.signing.verify(credential, TokenType::Access, now, keys).await {
+            Ok(claims) => claims,
+            Err(BadToken::Forged) => return Err(AuthenticationError::Unknown),
+            Err(BadToken::Expired) => return Err(AuthenticationError::Expired),
+            Err(BadToken::Internal(error)) => return Err(error.into()),
+        };
+        let session = self.session(&claims.sid).await?;
+        let session = session.filter(|session| session.user_id == claims.sub && is_open(session, now));
+        let session = session.ok_or(AuthenticationError::Unknown)?;
+        let identity = Identity::User { id: session.user_id, session: session.id, role: session.role };
+        Ok(Caller::new(identity, session.org_id, (None, Quotas::default()), origin))
+    }
+
+    async fn caller_of_key(&self, key: &ApiKey, origin: Origin) -> Result<Caller, AuthenticationError> {
+        let hash = key.hash();
+        let found = self.access.keys.get(&hash, || async {
+            let mut reader = self.store.reader().await?;
+            let found = ringfence_store::keys::find(&mut reader, &hash).await?;
+            Ok::<_, Internal>(found.inspect(|key| self.note_use(key)))
+        });
+        let now = self.clock.now();
+        let key = found.await?.filter(|key| counts(key, now)).ok_or(AuthenticationError::Unknown)?;
+        let quotas =
+            Quotas { reads_per_minute: key.reads_per_minute, writes_per_minute: key.writes_per_minute };
+        let identity = match (key.agent_id, key.role) {
+            (Some(id), None) => Identity::Agent { id, key: key.id },
+            (None, Some(role)) => Identity::Service { key: key.id, role },
+            _ => return Err(Internal::Invariant("a key is neither an agent's nor a service key").into()),
+        };
+        Ok(Caller::new(identity, key.org_id, (Some(key.scopes.into()), quotas), origin))
+    }
+
+    async fn session(&self, id: &SessionId) -> Result<Option<UserSession>, Internal> {
+        let found = self.access.sessions.get(id, || async {
+            let mut reader = self.store.reader().await?;
+            Ok::<_, Internal>(ringfence_store::sessions::get(&mut reader, id).await?)
+        });
+        found.await
+    }
+
+    /// Notes that a key was used, now and then, beside the request.
+    fn note_use(&self, key: &Key) {
+        let now = self.clock.now();
+        if !counts(key, now) || key.last_used_at.is_some_and(|last| last.plus(TOUCH_EVERY) > now) {
+            return;
+        }
+        let (store, id) = (self.store.clone(), key.id.clone());
+        tokio::spawn(async move {
+            let touched = async {
+                let mut tx = store.begin().await?;
+                ringfence_store::keys::touch(&mut tx, &id, now).await?;
+                tx.commit().await
+            };
+            if let Err(error) = touched.await {
+                tracing::debug!(key = %id, %error, "the time of a key's use was not noted");
+            }
+        });
+    }
+
+    /// Waits until no host goes by what was so before the last commit. On a database of its own, that is at once.
+    pub(crate) async fn in_force(&self) {
+        self.access.forget();
+        self.policies.forget();
+        if self.store.is_shared() {
+            tokio::time::sleep(LEASE).await;
+        }
+    }
+}
+
+/// Whether a key still counts.
+fn counts(key: &Key, now: Timestamp) -> bool {
+    key.revoked_at.is_none() && key.expires_at.is_none_or(|expiry| expiry > now)
+}
+
+fn is_open(session: &UserSession, now: Timestamp) -> bool {
+    !session.over && session.expires_at > now
+}

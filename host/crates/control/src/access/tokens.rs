@@ -1,0 +1,263 @@
+//! Access and refresh tokens: JWTs (RFC 7519) under HMAC-SHA-256, the only algorithm that this process knows.
+
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
+use ring::hmac;
+use ringfence_model::{SessionId, SigningKeyId, Timestamp, UserId, words};
+use ringfence_store::Store;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use signature::{Signer, Verifier};
+
+use super::LEASE;
+use crate::Internal;
+use crate::secrets::{self, MasterKeys};
+
+/// Under which signing keys are kept.
+pub(crate) const SIGNING_KEY: &str = "signing-key";
+
+const ISSUER: &str = "ringfence";
+/// The longest token that is looked at, in bytes; ours have about 400.
+const MAX_TOKEN_BYTES: usize = 1024;
+
+words! {
+    /// What a token is for. Each kind has an audience of its own, so one is never taken for the other.
+    TokenType ("token type") {
+        /// Comes with every request; short-lived.
+        Access = "access",
+        /// Is exchanged for new tokens, once.
+        Refresh = "refresh",
+    }
+}
+
+impl TokenType {
+    const fn audience(self) -> &'static str {
+        match self {
+            Self::Access => "ringfence-api",
+            Self::Refresh => "ringfence-refresh",
+        }
+    }
+}
+
+/// What a token says. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claims {
+    iss: String,
+    aud: String,
+    pub(crate) sub: UserId,
+    /// The session, which both tokens of a pair name.
+    pub(crate) sid: SessionId,
+    token_type: TokenType,
+    /// Which exchange of the session's refresh tokens this one comes from.
+    #[serde(rename = "gen")]
+    pub(crate) generation: u32,
+    iat: i64,
+    exp: i64,
+}
+
+impl Claims {
+    pub(crate) fn new(
+        token_type: TokenType,
+        (sub, sid): (UserId, SessionId),
+        generation: u32,
+        (now, expires_at): (Timestamp, Timestamp),
+    ) -> Self {
+        let (iss, aud) = (ISSUER.to_owned(), token_type.audience().to_owned());
+        Self { iss, aud, sub, sid, token_type, generation, iat: seconds(now), exp: seconds(expires_at) }
+    }
+}
+
+fn seconds(time: Timestamp) -> i64 {
+    time.as_micros().div_euclid(1_000_000)
+}
+
+/// A token that is not good. The caller hears the same whatever it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadToken {
+    #[error("the token is not one of ours, or was changed")]
+    Forged,
+    #[error("the token has expired")]
+    Expired,
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+/// The keys that sign and verify. Read from the database, where they are sealed.
+pub(crate) struct SigningKeys {
+    held: RwLock<Held>,
+    renewing: tokio::sync::Mutex<()>,
+}
+
+struct Held {
+    /// Oldest first: the last one signs.
+    keys: Arc<[SigningKey]>,
+    read_at: Instant,
+}
+
+struct SigningKey {
+    id: SigningKeyId,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+/// A host looks for new signing keys this often, and when a token names one that it does not know.
+const RENEW: Duration = Duration::from_secs(60);
+
+impl SigningKeys {
+    pub(crate) async fn load(store: &Store, master: &MasterKeys) -> Result<Self, Internal> {
+        install_hmac();
+        let read_at = Instant::now();
+        let held = RwLock::new(Held { keys: read(store, master).await?, read_at });
+        Ok(Self { held, renewing: tokio::sync::Mutex::default() })
+    }
+
+    /// Signs with the newest key.
+    pub(crate) async fn sign(
+        &self,
+        claims: &Claims,
+        (store, master): (&Store, &MasterKeys),
+    ) -> Result<String, Internal> {
+        let keys = self.younger_than(RENEW, store, master).await?;
+        let key = keys.last().ok_or(Internal::Invariant("there is no signing key"))?;
+        let header = Header { kid: Some(key.id.to_string()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, claims, &key.encoding)
+            .map_err(|_| Internal::Invariant("a token could not be signed"))
+    }
+
+    /// What a token says, if it is one of ours, of this type, and not too old.
+    pub(crate) async fn verify(
+        &self,
+        token: &str,
+        expected: TokenType,
+        now: Timestamp,
+        (store, master): (&Store, &MasterKeys),
+    ) -> Result<Claims, BadToken> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(BadToken::Forged);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Forged)?;
+        let kid = header.kid.and_then(|kid| kid.parse::<SigningKeyId>().ok()).ok_or(BadToken::Forged)?;
+        let mut keys = self.held().0;
+        if !keys.iter().any(|key| key.id == kid) {
+            // It may have been made by another host just now. Whoever makes ids up asks the database twice a second.
+            keys = self.younger_than(LEASE, store, master).await?;
+        }
+        let key = keys.iter().find(|key| key.id == kid).ok_or(BadToken::Forged)?;
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&[expected.audience()]);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // The library would ask the machine for the time; here it comes from the clock, below.
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+        let claims = claims.map_err(|_| BadToken::Forged)?.claims;
+        if claims.token_type != expected {
+            return Err(BadToken::Forged);
+        }
+        if claims.exp <= seconds(now) {
+            return Err(BadToken::Expired);
+        }
+        Ok(claims)
+    }
+
+    /// Lets the next token be signed with a key that is read anew.
+    pub(crate) async fn renew(&self, store: &Store, master: &MasterKeys) -> Result<(), Internal> {
+        self.younger_than(Duration::ZERO, store, master).await.map(drop)
+    }
+
+    async fn younger_than(
+        &self,
+        age: Duration,
+        store: &Store,
+        master: &MasterKeys,
+    ) -> Result<Arc<[SigningKey]>, Internal> {
+        let (keys, read_at) = self.held();
+        if read_at.elapsed() < age {
+            return Ok(keys);
+        }
+        let _one = self.renewing.lock().await;
+        let (keys, read_at) = self.held();
+        if read_at.elapsed() < age {
+            return Ok(keys);
+        }
+        let read_at = Instant::now();
+        let keys = read(store, master).await?;
+        let mut held = self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *held = Held { keys: Arc::clone(&keys), read_at };
+        Ok(keys)
+    }
+
+    fn held(&self) -> (Arc<[SigningKey]>, Instant) {
+        let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (Arc::clone(&held.keys), held.read_at)
+    }
+}
+
+async fn read(store: &Store, master: &MasterKeys) -> Result<Arc<[SigningKey]>, Internal> {
+    let opened = secrets::of_kind(store, master, SIGNING_KEY).await?;
+    let keys = opened.into_iter().map(|secret| {
+        let bytes = secret.bytes.expose_secret();
+        Ok(SigningKey {
+            id: secret.id.parse().map_err(|_| Internal::Invariant("a signing key has no proper id"))?,
+            encoding: EncodingKey::from_secret(bytes),
+            decoding: DecodingKey::from_secret(bytes),
+        })
+    });
+    keys.collect()
+}
+
+/// Gives `jsonwebtoken` HMAC-SHA-256 by ring, and nothing else: a token that names another algorithm finds none.
+fn install_hmac() {
+    static PROVIDER: OnceLock<CryptoProvider> = OnceLock::new();
+    let provider = PROVIDER.get_or_init(|| CryptoProvider {
+        signer_factory: |algorithm, key| {
+            only_hmac(*algorithm, key.family())?;
+            Ok(Box::new(HmacSha256(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))))
+        },
+        verifier_factory: |algorithm, key| {
+            only_hmac(*algorithm, key.family())?;
+            Ok(Box::new(HmacSha256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?))))
+        },
+        key_utils: KeyUtils::new_unimplemented(),
+    });
+    // A second host in this process, in a test, finds it installed.
+    let _ = provider.install_default();
+}
+
+fn only_hmac(algorithm: Algorithm, family: AlgorithmFamily) -> jsonwebtoken::errors::Result<()> {
+    if algorithm == Algorithm::HS256 && family == AlgorithmFamily::Hmac {
+        Ok(())
+    } else {
+        Err(ErrorKind::InvalidAlgorithm.into())
+    }
+}
+
+struct HmacSha256(hmac::Key);
+
+impl Signer<Vec<u8>> for HmacSha256 {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl Verifier<Vec<u8>> for HmacSha256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtSigner for HmacSha256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl JwtVerifier for HmacSha256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}

@@ -1,0 +1,420 @@
+//! The audit log: who did what to which, when, from where, and how it ended.
+//!
+//! An entry is written in the transaction of what it tells of, as its last statement. Each carries an HMAC over itself and
+//! the entry before it, under a key that the database holds only sealed.
+
+use ring::hmac;
+use ringfence_model::{OrgId, Timestamp, hex};
+use ringfence_store::audit::{self, AuditFilter, Entry};
+use ringfence_store::{Store, Tx};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::access::audit_key;
+use crate::policy::{Action, Denied, Resource};
+use crate::secrets::MasterKeys;
+use crate::{Caller, Control, Internal, Origin};
+
+ringfence_model::words! {
+    /// How what was tried ended.
+    AuditOutcome ("outcome") {
+        /// It was done.
+        Done = "done",
+        /// The caller may not.
+        Denied = "denied",
+        /// The caller could not prove who it is.
+        Failed = "failed",
+    }
+}
+
+/// What is to be written.
+pub(crate) struct Deed<'a> {
+    /// Who.
+    pub(crate) actor: &'a str,
+    /// By which key or session.
+    pub(crate) credential: Option<&'a str>,
+    /// In whose log it goes.
+    pub(crate) org: &'a OrgId,
+    pub(crate) action: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) resource_org: &'a OrgId,
+    pub(crate) outcome: AuditOutcome,
+    pub(crate) origin: &'a Origin,
+    pub(crate) detail: Value,
+}
+
+/// Who acts where nobody has proved who it is.
+pub(crate) const ANONYMOUS: &str = "anonymous";
+/// Who acts on the command line of the host.
+pub(crate) const COMMAND: &str = "command";
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AuditEntryView {
+    /// Its place in the org's chain, from 1.
+    pub seq: u64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Who: a user, an agent, a service key, `command` (on the host's command line), or `anonymous`.
+    pub actor: String,
+    /// The key or the session that the actor used.
+    pub credential: Option<String>,
+    /// What was done or tried, as in the permission matrix; also `sessions:login` and the like.
+    #[schema(example = "bots:create")]
+    pub action: String,
+    /// To what.
+    pub resource: String,
+    /// Whose that is.
+    #[schema(value_type = String)]
+    pub resource_org_id: OrgId,
+    /// `done`, `denied` or `failed`.
+    pub outcome: String,
+    /// The request, as it stands in the host's log.
+    pub request_id: Option<String>,
+    /// Where the request came from.
+    pub address: Option<String>,
+    /// What else there is to know.
+    #[schema(value_type = Object)]
+    pub detail: Box<RawValue>,
+    /// The hash of the entry before it; empty for the first.
+    pub previous_hash: String,
+    /// The HMAC over this entry and the hash before it, in hexadecimal.
+    pub hash: String,
+}
+
+/// Which entries to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListAudit {
+    /// Of which org; the caller's own if none is named.
+    pub org_id: Option<OrgId>,
+    /// Only of this actor.
+    pub actor: Option<String>,
+    /// Only of this action.
+    pub action: Option<String>,
+    /// Only on this resource.
+    pub resource: Option<String>,
+    /// Only with this outcome.
+    pub outcome: Option<AuditOutcome>,
+    /// Only from this time on.
+    pub since: Option<Timestamp>,
+    /// Only before this time.
+    pub until: Option<Timestamp>,
+    /// Only those before this place.
+    pub before: Option<u64>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// Why the audit log is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// Another org's, or none.
+    #[error("there is no org with this id")]
+    NoSuchOrg,
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Not the caller's fault.
+    #[error(transparent)]
+    Internal(#[from] Internal),
+}
+
+impl From<ringfence_store::StoreError> for AuditError {
+    fn from(error: ringfence_store::StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl Control {
+    /// Writes down what a caller has done. The last statement before the commit: it makes the org's other writers wait.
+    pub(crate) async fn audit(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        action: Action,
+        resource: Resource<'_>,
+        detail: Value,
+    ) -> Result<(), Internal> {
+        let id = resource.id();
+        let deed = by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail));
+        self.record(tx, &deed).await
+    }
+
+    /// Writes down what a caller was not let do, in a transaction of its own.
+    pub(crate) async fn audit_denial(
+        &self,
+        caller: &Caller,
+        action: Action,
+        resource: &Resource<'_>,
+        why: &Denied,
+    ) {
+        let detail = json!({ "why": why.to_string() });
+        self.record_alone(&by(
+            caller,
+            action.name(),
+            &resource.id(),
+            resource.org(),
+            (AuditOutcome::Denied, detail),
+        ))
+        .await;
+    }
+
+    /// Writes down what was done from the host's command line.
+    pub(crate) async fn audit_command(
+        &self,
+        tx: &mut Tx,
+        action: &str,
+        resource: &str,
+        detail: Value,
+    ) -> Result<(), Internal> {
+        let (platform, origin) = (OrgId::platform(), Origin::default());
+        let deed = Deed {
+            actor: COMMAND,
+            credential: None,
+            org: &platform,
+            action,
+            resource,
+            resource_org: &platform,
+            outcome: AuditOutcome::Done,
+            origin: &origin,
+            detail,
+        };
+        self.record(tx, &deed).await
+    }
+
+    /// Writes an entry in a transaction of its own. What was refused stays refused, even if that cannot be written down.
+    pub(crate) async fn record_alone(&self, deed: &Deed<'_>) {
+        let written = async {
+            let mut tx = self.store.begin().await?;
+            self.record(&mut tx, deed).await?;
+            tx.commit().await.map_err(Internal::from)
+        };
+        if let Err(error) = written.await {
+            tracing::error!(action = deed.action, %error, "an entry of the audit log could not be written");
+        }
+    }
+
+    /// Writes an entry.
+    pub(crate) async fn record(&self, tx: &mut Tx, deed: &Deed<'_>) -> Result<(), Internal> {
+        let head = audit::lock_head(tx, deed.org).await?;
+        let mut entry = Entry {
+            org_id: deed.org.clone(),
+            seq: head.seq.saturating_add(1),
+            at: self.clock.now(),
+            actor: deed.actor.to_owned(),
+            credential: deed.credential.map(str::to_owned),
+            action: deed.action.to_owned(),
+            resource: deed.resource.to_owned(),
+            resource_org_id: deed.resource_org.clone(),
+            outcome: deed.outcome.as_str().to_owned(),
+            request_id: deed.origin.request_id.clone(),
+            address: deed.origin.address.map(|address| address.to_string()),
+            detail: deed.detail.to_string(),
+            previous_hash: head.hash,
+            hash: String::new(),
+        };
+        entry.hash = link(&self.access.audit_key, &entry);
+        Ok(audit::append(tx, &entry).await?)
+    }
+
+    /// Entries of an org's audit log, newest first.
+    ///
+    /// # Errors
+    /// [`AuditError::NoSuchOrg`] for another org's, unless the caller belongs to the operators.
+    pub async fn audit_log(
+        &self,
+        caller: &Caller,
+        list: &ListAudit,
+    ) -> Result<Vec<AuditEntryView>, AuditError> {
+        let org = list.org_id.as_ref().unwrap_or_else(|| caller.org());
+        if org != caller.org() && !caller.is_platform() {
+            return Err(AuditError::NoSuchOrg);
+        }
+        self.permit(caller, Action::AuditRead, Resource::Org(org)).await?;
+        let filter = AuditFilter {
+            actor: list.actor.clone(),
+            action: list.action.clone(),
+            resource: list.resource.clone(),
+            outcome: list.outcome.map(|outcome| outcome.as_str().to_owned()),
+            since: list.since,
+            until: list.until,
+            before: list.before,
+        };
+        let mut reader = self.store.reader().await?;
+        let entries = audit::list(&mut reader, org, &filter, list.limit).await?;
+        Ok(entries.into_iter().map(view).collect::<Result<_, _>>()?)
+    }
+}
+
+fn by<'a>(
+    caller: &'a Caller,
+    action: &'a str,
+    resource: &'a str,
+    resource_org: &'a OrgId,
+    (outcome, detail): (AuditOutcome, Value),
+) -> Deed<'a> {
+    Deed {
+        actor: caller.principal(),
+        credential: Some(caller.credential()),
+        org: caller.org(),
+        action,
+        resource,
+        resource_org,
+        outcome,
+        origin: caller.origin(),
+        detail,
+    }
+}
+
+fn view(entry: Entry) -> Result<AuditEntryView, Internal> {
+    Ok(AuditEntryView {
+        seq: entry.seq,
+        at: entry.at,
+        actor: entry.actor,
+        credential: entry.credential,
+        action: entry.action,
+        resource: entry.resource,
+        resource_org_id: entry.resource_org_id,
+        outcome: entry.outcome,
+        request_id: entry.request_id,
+        address: entry.address,
+        detail: RawValue::from_string(entry.detail)?,
+        previous_hash: entry.previous_hash,
+        hash: entry.hash,
+    })
+}
+
+/// The HMAC over an entry. Each field goes in with its length, so that no two entries read alike.
+fn link(key: &hmac::Key, entry: &Entry) -> String {
+    let mut context = hmac::Context::with_key(key);
+    let mut add = |field: Option<&str>| match field {
+        Some(text) => {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        }
+        // No text is this long.
+        None => context.update(&u64::MAX.to_be_bytes()),
+    };
+    add(Some("ringfence audit 1"));
+    add(Some(entry.org_id.as_str()));
+    add(Some(&entry.seq.to_string()));
+    add(Some(&entry.at.as_micros().to_string()));
+    add(Some(&entry.actor));
+    add(entry.credential.as_deref());
+    add(Some(&entry.action));
+    add(Some(&entry.resource));
+    add(Some(entry.resource_org_id.as_str()));
+    add(Some(&entry.outcome));
+    add(entry.request_id.as_deref());
+    add(entry.address.as_deref());
+    add(Some(&entry.detail));
+    add(Some(&entry.previous_hash));
+    hex(context.sign().as_ref())
+}
+
+/// What is wrong with a chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum BrokenLink {
+    /// The place is empty.
+    #[error("entry {seq} is missing")]
+    Missing {
+        /// The place.
+        seq: u64,
+    },
+    /// The entry is not what was written.
+    #[error("entry {seq} was changed")]
+    Changed {
+        /// The place.
+        seq: u64,
+    },
+    /// The entry does not follow on the one before it.
+    #[error("entry {seq} does not follow on the entry before it")]
+    Unlinked {
+        /// The place.
+        seq: u64,
+    },
+    /// The chain goes on behind the end that is recorded, or ends before it.
+    #[error("the chain ends at entry {found}, and the recorded end is entry {recorded}")]
+    End {
+        /// Where it ends.
+        found: u64,
+        /// Where it should end.
+        recorded: u64,
+    },
+}
+
+/// What came of looking through an org's chain.
+#[derive(Debug, Clone)]
+pub struct ChainReport {
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// How many entries are as they were written.
+    pub entries: u64,
+    /// The hash of the last of them: kept elsewhere, it shows later that nothing was cut off.
+    pub hash: String,
+    /// The first thing that is wrong.
+    pub broken: Option<BrokenLink>,
+}
+
+/// Looks through the audit log of every org. Hosts may go on writing meanwhile.
+///
+/// # Errors
+/// [`Internal`] if the database fails, or its audit key cannot be opened.
+pub async fn verify_audit(store: &Store, master: &MasterKeys) -> Result<Vec<ChainReport>, Internal> {
+    let key = audit_key(store, master).await?;
+    let mut reports = Vec::new();
+    let mut last = String::new();
+    loop {
+        let orgs = audit::orgs(&mut store.reader().await?, &last).await?;
+        let Some(end) = orgs.last() else { return Ok(reports) };
+        last = end.to_string();
+        for org in orgs {
+            reports.push(verify_chain(store, &key, org).await?);
+        }
+    }
+}
+
+async fn verify_chain(store: &Store, key: &hmac::Key, org: OrgId) -> Result<ChainReport, Internal> {
+    // The end first: what is appended from here on lies behind it.
+    let head = audit::head(&mut store.reader().await?, &org).await?;
+    let mut report = ChainReport { org_id: org, entries: 0, hash: String::new(), broken: None };
+    loop {
+        let entries = audit::after(&mut store.reader().await?, &report.org_id, report.entries, 500).await?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            report.broken = broken(key, &entry, &report);
+            if report.broken.is_some() {
+                return Ok(report);
+            }
+            (report.entries, report.hash) = (entry.seq, entry.hash);
+            if report.entries == head.seq && report.hash != head.hash {
+                report.broken = Some(BrokenLink::Changed { seq: entry.seq });
+                return Ok(report);
+            }
+        }
+    }
+    // What was appended since moved the end as well.
+    let now = audit::head(&mut store.reader().await?, &report.org_id).await?;
+    if report.entries < head.seq || report.entries > now.seq {
+        report.broken = Some(BrokenLink::End { found: report.entries, recorded: now.seq });
+    }
+    Ok(report)
+}
+
+fn broken(key: &hmac::Key, entry: &Entry, before: &ChainReport) -> Option<BrokenLink> {
+    let expected = before.entries.saturating_add(1);
+    if entry.seq != expected {
+        Some(BrokenLink::Missing { seq: expected })
+    } else if entry.previous_hash != before.hash {
+        Some(BrokenLink::Unlinked { seq: entry.seq })
+    } else if link(key, entry) != entry.hash {
+        Some(BrokenLink::Changed { seq: entry.seq })
+    } else {
+        None
+    }
+}
