@@ -78,6 +78,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
+        .layer(middleware::from_fn(refuse_long_uri))
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(id.clone()))
@@ -97,6 +98,16 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     axum::serve(listener, router(control, config)).with_graceful_shutdown(stop).await
+}
+
+/// Refuses a URL that no route needs: it would stand in logs and be searched for parameters.
+async fn refuse_long_uri(request: Request, next: Next) -> Response {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if uri_bytes > MAX_URI_BYTES {
+        let detail = format!("The path and query are longer than {MAX_URI_BYTES} bytes.");
+        return Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail).into_response();
+    }
+    next.run(request).await
 }
 
 /// What every answer carries: the request id inside a problem, and the warning of development mode.
@@ -149,6 +160,9 @@ impl MakeRequestId for NewRequestId {
         HeaderValue::from_str(&self.0.request_id()).ok().map(RequestId::new)
     }
 }
+
+/// The longest path with its query.
+const MAX_URI_BYTES: usize = 8 << 10;
 
 /// How long a client is told to wait where nobody knows better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
