@@ -10,6 +10,7 @@ mod docs;
 mod idempotency;
 mod list;
 mod problem;
+mod serve;
 mod v1;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tower_http::trace::TraceLayer;
 
 pub use docs::openapi;
 pub use problem::Problem;
+pub use serve::{ConnectionLimits, listen};
 
 /// How the API is served.
 #[derive(Debug, Clone)]
@@ -36,11 +38,18 @@ pub struct ApiConfig {
     pub max_component_bytes: usize,
     /// The largest JSON body that is taken, in bytes.
     pub max_body_bytes: usize,
+    /// How many connections there may be, and how slow they may be.
+    pub connections: ConnectionLimits,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { dev_mode: false, max_component_bytes: 64 << 20, max_body_bytes: 4 << 20 }
+        Self {
+            dev_mode: false,
+            max_component_bytes: 64 << 20,
+            max_body_bytes: 4 << 20,
+            connections: ConnectionLimits::default(),
+        }
     }
 }
 
@@ -87,7 +96,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
         .with_state(app)
 }
 
-/// Serves the API until `stop` is done, then ends what has begun.
+/// Serves the API until `stop` is done, then ends what has begun. [`listen`] makes the listener.
 ///
 /// # Errors
 /// If the listener fails.
@@ -97,7 +106,8 @@ pub async fn serve(
     config: ApiConfig,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(control, config)).with_graceful_shutdown(stop).await
+    let limits = config.connections;
+    serve::serve(listener, router(control, config), limits, stop).await
 }
 
 /// Refuses a URL that no route needs: it would stand in logs and be searched for parameters.
