@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringfence_api::ConnectionLimits;
 
 /// Runs other people's bots inside WebAssembly sandboxes and pays for their results.
 #[derive(Debug, Parser)]
@@ -78,6 +80,26 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_MAX_BODY_BYTES", default_value_t = 4 << 20)]
     pub(crate) max_body_bytes: usize,
 
+    /// Connections that may be open at a time; others wait.
+    #[arg(long, env = "RINGFENCE_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_connections: u16,
+
+    /// Connections that one client address (of IPv6, one /64 network) may have open at a time; others are closed.
+    #[arg(long, env = "RINGFENCE_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_connections_per_address: u16,
+
+    /// How long a connection may take to send a request's headers, and stay open without a request.
+    #[arg(long, env = "RINGFENCE_REQUEST_HEADER_TIMEOUT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) request_header_timeout_seconds: u64,
+
+    /// How long a request's body may take to arrive. Where nothing arrives for 10 s it is over sooner.
+    #[arg(long, env = "RINGFENCE_REQUEST_BODY_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) request_body_timeout_seconds: u64,
+
+    /// How long a client may take nothing of an answer that waits for it.
+    #[arg(long, env = "RINGFENCE_RESPONSE_WRITE_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) response_write_timeout_seconds: u64,
+
     /// How logs are written.
     #[arg(long, env = "RINGFENCE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log_format: LogFormat,
@@ -116,6 +138,17 @@ impl Serve {
             return Err(ConfigError::DevModeInProduction);
         }
         Ok(())
+    }
+
+    /// What the API holds its clients' connections to.
+    pub(crate) fn connections(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            max_connections: self.max_connections.into(),
+            max_connections_per_address: self.max_connections_per_address.into(),
+            request_header_timeout: Duration::from_secs(self.request_header_timeout_seconds),
+            request_body_timeout: Duration::from_secs(self.request_body_timeout_seconds),
+            response_write_timeout: Duration::from_secs(self.response_write_timeout_seconds),
+        }
     }
 }
 

@@ -108,7 +108,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
         );
     }
 
-    let listener = tokio::net::TcpListener::bind(config.listen).await;
+    let listener = ringfence_api::listen(config.listen);
     let listener = listener.map_err(doing(format!("{} cannot be listened on", config.listen)))?;
     let address = listener.local_addr()?;
     if let Some(file) = &config.address_file {
@@ -119,6 +119,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
         dev_mode: config.dev_mode,
         max_component_bytes: config.max_component_bytes,
         max_body_bytes: config.max_body_bytes,
+        connections: config.connections(),
     };
     let (stop, stopping) = watch::channel(false);
     let worker = tokio::spawn(control.clone().work(stopping.clone()));

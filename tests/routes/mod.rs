@@ -1,6 +1,7 @@
 mod agents;
 mod bots;
 mod components;
+mod connections;
 mod health;
 mod jobs;
 mod ledger;

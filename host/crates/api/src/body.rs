@@ -1,13 +1,16 @@
 //! What is read from a request: JSON, paths and queries, each refused with a problem that says why.
 
+use std::error::Error as _;
+
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use ringfence_control::Idempotency;
 use serde::de::DeserializeOwned;
+use tower_http::timeout::TimeoutError;
 
 use crate::{App, Problem, idempotency};
 
@@ -81,8 +84,13 @@ async fn read<T: DeserializeOwned>(request: Request, app: &App) -> Result<(T, By
 pub(crate) async fn bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
+        _ if timed_out(&rejection) => Problem::too_slow(),
         status => Problem::new(status, "unreadable_body", "The body could not be read to its end."),
     })
+}
+
+fn timed_out(rejection: &BytesRejection) -> bool {
+    std::iter::successors(rejection.source(), |&error| error.source()).any(|error| error.is::<TimeoutError>())
 }
 
 /// What stands in the path: ids. What is no id is 404, as is an id that does not exist.

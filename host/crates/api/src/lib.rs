@@ -10,6 +10,7 @@ mod docs;
 mod idempotency;
 mod list;
 mod problem;
+mod serve;
 mod v1;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tower_http::trace::TraceLayer;
 
 pub use docs::openapi;
 pub use problem::Problem;
+pub use serve::{ConnectionLimits, listen};
 
 /// How the API is served.
 #[derive(Debug, Clone)]
@@ -36,11 +38,18 @@ pub struct ApiConfig {
     pub max_component_bytes: usize,
     /// The largest JSON body that is taken, in bytes.
     pub max_body_bytes: usize,
+    /// How many connections there may be, and how slow they may be.
+    pub connections: ConnectionLimits,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { dev_mode: false, max_component_bytes: 64 << 20, max_body_bytes: 4 << 20 }
+        Self {
+            dev_mode: false,
+            max_component_bytes: 64 << 20,
+            max_body_bytes: 4 << 20,
+            connections: ConnectionLimits::default(),
+        }
     }
 }
 
@@ -78,6 +87,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
+        .layer(middleware::from_fn(refuse_long_uri))
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(id.clone()))
@@ -86,7 +96,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
         .with_state(app)
 }
 
-/// Serves the API until `stop` is done, then ends what has begun.
+/// Serves the API until `stop` is done, then ends what has begun. [`listen`] makes the listener.
 ///
 /// # Errors
 /// If the listener fails.
@@ -96,7 +106,18 @@ pub async fn serve(
     config: ApiConfig,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(control, config)).with_graceful_shutdown(stop).await
+    let limits = config.connections;
+    serve::serve(listener, router(control, config), limits, stop).await
+}
+
+/// Refuses a URL that no route needs: it would stand in logs and be searched for parameters.
+async fn refuse_long_uri(request: Request, next: Next) -> Response {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if uri_bytes > MAX_URI_BYTES {
+        let detail = format!("The path and query are longer than {MAX_URI_BYTES} bytes.");
+        return Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail).into_response();
+    }
+    next.run(request).await
 }
 
 /// What every answer carries: the request id inside a problem, and the warning of development mode.
@@ -149,6 +170,9 @@ impl MakeRequestId for NewRequestId {
         HeaderValue::from_str(&self.0.request_id()).ok().map(RequestId::new)
     }
 }
+
+/// The longest path with its query.
+const MAX_URI_BYTES: usize = 8 << 10;
 
 /// How long a client is told to wait where nobody knows better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -39,6 +39,12 @@ impl Host {
         Client::new(&self.base)
     }
 
+    /// The address that it listens on, as `127.0.0.1:8080`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// The key that the host made for its operator.
     ///
     /// # Panics
