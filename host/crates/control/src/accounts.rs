@@ -10,7 +10,7 @@ use ringfence_store::{Session, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::Checks;
+use crate::error::{Checks, rules};
 use crate::{Caller, Control, Internal, Invalid, Settings};
 
 /// Said wherever a missing wallet will matter.
@@ -18,23 +18,29 @@ pub(crate) const NO_WALLET: &str =
     "wallet_address not set: payouts stay in the built-in ledger; payouts on a chain will be skipped";
 
 /// A registration.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewAgent {
     /// What people call it, 1 to 100 characters.
+    #[garde(custom(agent_name))]
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// Where payouts on a chain go: an EVM address.
+    #[garde(skip)]
     pub wallet_address: Option<String>,
 }
 
 /// Changes to one's own profile. What is absent stays; a `wallet_address` of `null` removes it.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct AgentChanges {
     /// The new name, 1 to 100 characters.
+    #[garde(inner(custom(agent_name)))]
+    #[schema(min_length = 1, max_length = 100)]
     pub name: Option<String>,
     /// The new wallet address, or `null` for none.
     #[serde(default, deserialize_with = "present")]
+    #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub wallet_address: Option<Option<String>>,
 }
@@ -110,11 +116,8 @@ impl From<StoreError> for AccountError {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Invalid> {
-    let mut checks = Checks::default();
-    checks.text("name", name, 1, 100);
-    checks.require(name.trim() == name, "name", "must not begin or end with a space");
-    checks.done()
+fn agent_name(name: &str, context: &()) -> garde::Result {
+    rules::label(100)(name, context)
 }
 
 impl Control {
@@ -195,7 +198,7 @@ impl Control {
     /// # Errors
     /// [`AccountError::Invalid`] or [`AccountError::Wallet`] for wrong fields.
     pub async fn register_agent(&self, new: NewAgent) -> Result<RegisteredAgent, AccountError> {
-        check_name(&new.name)?;
+        Checks::of(&new).done()?;
         let wallet_address = new.wallet_address.map(WalletAddress::try_from).transpose()?;
         let now = self.clock.now();
         let org = Org { id: OrgId::new(&*self.clock, &*self.rng), name: new.name.clone(), created_at: now };
@@ -244,8 +247,8 @@ impl Control {
         if caller.agent() != Some(id) {
             return Err(AccountError::NotYours);
         }
+        Checks::of(&changes).done()?;
         if let Some(name) = changes.name {
-            check_name(&name)?;
             agent.name = name;
         }
         if let Some(wallet) = changes.wallet_address {
