@@ -1,10 +1,13 @@
 mod agents;
+mod bodies;
 mod bots;
 mod components;
 mod health;
 mod jobs;
 mod ledger;
+mod mass_assignment;
 mod openapi;
+mod sizes;
 mod submissions;
 
 use ringfence_testkit::{Client, expect_problem};
