@@ -180,6 +180,23 @@ async fn bad_deployments_are_refused(engine: Engine) {
     let id = Market::deploy(&client, &ada, "echo", json!({})).await;
     let twice = client.post("/bots", &ada.key, &json!({ "name": "echo", "component": echo })).await;
     expect_problem(&twice, 409, "bot_name_taken");
+    let wrong = json!({
+        "name": "-x", "description": "\u{7}", "config": { "": "x" },
+        "grants": { "kv": { "quota_bytes": 0 } }, "limits": { "fuel": 0 },
+    });
+    let mut new = wrong.clone();
+    new["component"] = json!(echo);
+    for answer in [
+        client.post("/bots", &ada.key, &new).await,
+        client.patch(&format!("/bots/{id}"), &ada.key, &wrong).await,
+    ] {
+        expect_problem(&answer, 422, "invalid_fields");
+        let errors = answer.body["errors"].as_array().unwrap();
+        let mut fields: Vec<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
+        fields.sort_unstable();
+        let all = ["config", "description", "grants.kv.quota_bytes", "limits.fuel", "name"];
+        assert_eq!(fields, all, "a change is held to the same rules, and all that is wrong is told");
+    }
     let other_kind = client.patch(&format!("/bots/{id}"), &ada.key, &json!({ "component": oracle })).await;
     expect_problem(&other_kind, 422, "invalid_fields");
     let other_needs = client.patch(&format!("/bots/{id}"), &ada.key, &json!({ "component": notes })).await;

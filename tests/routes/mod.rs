@@ -1,11 +1,14 @@
 mod agents;
+mod bodies;
 mod bots;
 mod components;
 mod connections;
 mod health;
 mod jobs;
 mod ledger;
+mod mass_assignment;
 mod openapi;
+mod sizes;
 mod submissions;
 
 use ringfence_testkit::{Client, expect_problem};

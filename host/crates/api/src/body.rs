@@ -2,17 +2,37 @@
 
 use std::error::Error as _;
 
-use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::{Extension, Json};
 use bytes::Bytes;
 use ringfence_control::Idempotency;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower_http::timeout::TimeoutError;
 
 use crate::{App, Problem, idempotency};
+
+/// The largest body of a route that takes a few fields.
+pub(crate) const FEW_FIELDS: usize = 64 << 10;
+/// The largest body of a route that takes a bot, with its configuration.
+pub(crate) const ONE_BOT: usize = 256 << 10;
+/// The largest body of a route that takes next to nothing.
+pub(crate) const NEXT_TO_NOTHING: usize = 1 << 10;
+
+/// How many bytes a route's body may have.
+#[derive(Clone, Copy)]
+pub(crate) struct BodyLimit(usize);
+
+/// Holds the body of a route to a number of bytes.
+pub(crate) type BodyLayer = (Extension<BodyLimit>, DefaultBodyLimit);
+
+/// The layer of a route whose body may have this many bytes: it ends reading there, and its problem says the limit.
+pub(crate) fn at_most(bytes: usize) -> BodyLayer {
+    (Extension(BodyLimit(bytes)), DefaultBodyLimit::max(bytes))
+}
 
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -40,6 +60,11 @@ impl<T: DeserializeOwned> FromRequest<App> for OnceBody<T> {
     }
 }
 
+/// An object without fields.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
+
 /// No body is needed; there may be an `Idempotency-Key`, and a body of `{}` or nothing.
 pub(crate) struct Once(pub(crate) Option<Idempotency>);
 
@@ -50,6 +75,7 @@ impl FromRequest<App> for Once {
         let key = idempotency::key(request.headers())?;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body = bytes(request, app).await?;
+        let NoFields {} = optional(&body)?;
         Ok(Self(key.map(|key| idempotency::of(key, &method, &path, &body))))
     }
 }
@@ -62,11 +88,21 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let body = bytes(request, app).await?;
-        if body.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        Ok(Self(Json::from_bytes(&body).map_err(Problem::from)?.0))
+        Ok(Self(optional(&body)?))
     }
+}
+
+fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() { Ok(T::default()) } else { parse(body) }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // The types would take an array, too: their fields in a row, without their names.
+    if body.trim_ascii_start().starts_with(b"[") {
+        let detail = "The body has not the shape that is expected: it is an array, not an object.";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+    }
+    Ok(Json::from_bytes(body).map_err(Problem::from)?.0)
 }
 
 async fn read<T: DeserializeOwned>(request: Request, app: &App) -> Result<(T, Bytes), Problem> {
@@ -78,12 +114,13 @@ async fn read<T: DeserializeOwned>(request: Request, app: &App) -> Result<(T, By
         return Err(JsonRejection::MissingJsonContentType(Default::default()).into());
     }
     let body = bytes(request, app).await?;
-    Ok((Json::from_bytes(&body).map_err(Problem::from)?.0, body))
+    Ok((parse(&body)?, body))
 }
 
 pub(crate) async fn bytes(request: Request, app: &App) -> Result<Bytes, Problem> {
+    let limit = request.extensions().get().map_or(app.config.max_body_bytes, |&BodyLimit(bytes)| bytes);
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(limit),
         _ if timed_out(&rejection) => Problem::too_slow(),
         status => Problem::new(status, "unreadable_body", "The body could not be read to its end."),
     })

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +36,7 @@ pub struct ApiConfig {
     pub dev_mode: bool,
     /// The largest component that is taken, in bytes.
     pub max_component_bytes: usize,
-    /// The largest JSON body that is taken, in bytes.
+    /// The largest JSON body that is taken, in bytes. Routes that need little take less.
     pub max_body_bytes: usize,
     /// How many connections there may be, and how slow they may be.
     pub connections: ConnectionLimits,
@@ -50,6 +50,13 @@ impl Default for ApiConfig {
             max_body_bytes: 4 << 20,
             connections: ConnectionLimits::default(),
         }
+    }
+}
+
+impl ApiConfig {
+    /// The layer of a route that takes little: never more than any JSON body may have.
+    fn small(&self, bytes: usize) -> body::BodyLayer {
+        body::at_most(bytes.min(self.max_body_bytes))
     }
 }
 
@@ -86,7 +93,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
                 "This path does not take this method.",
             )
         })
-        .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
+        .layer(body::at_most(app.config.max_body_bytes))
         .layer(middleware::from_fn(refuse_long_uri))
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .layer(TraceLayer::new_for_http().make_span_with(span))

@@ -174,18 +174,17 @@ impl From<JsonRejection> for Problem {
                 "unsupported_media_type",
                 "Send the body with `Content-Type: application/json`.",
             ),
-            other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
             other => Self::new(StatusCode::BAD_REQUEST, "unreadable_body", other.body_text()),
         }
     }
 }
 
 impl Problem {
-    pub(crate) fn too_large() -> Self {
+    pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
-            "The body is larger than this host takes here. The API documents give the limits.",
+            format!("The body is larger than the {limit} bytes that this host takes here."),
         )
     }
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::access::{Access, first_operator_key, fresh};
 use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
-use crate::error::Checks;
+use crate::error::{Checks, rules};
 use crate::limits::Limits;
 use crate::policy::{Action, Policies, Resource};
 use crate::{Caller, Control, Denied, Internal, Invalid, MasterKeys, Origin, Settings};
@@ -21,23 +21,29 @@ pub(crate) const NO_WALLET: &str =
     "wallet_address not set: payouts stay in the built-in ledger; payouts on a chain will be skipped";
 
 /// A registration.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewAgent {
     /// What people call it, 1 to 100 characters.
+    #[garde(custom(agent_name))]
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// Where payouts on a chain go: an EVM address.
+    #[garde(skip)]
     pub wallet_address: Option<String>,
 }
 
 /// Changes to one's own profile. What is absent stays; a `wallet_address` of `null` removes it.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct AgentChanges {
     /// The new name, 1 to 100 characters.
+    #[garde(inner(custom(agent_name)))]
+    #[schema(min_length = 1, max_length = 100)]
     pub name: Option<String>,
     /// The new wallet address, or `null` for none.
     #[serde(default, deserialize_with = "present")]
+    #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub wallet_address: Option<Option<String>>,
 }
@@ -116,11 +122,8 @@ impl From<StoreError> for AccountError {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Invalid> {
-    let mut checks = Checks::default();
-    checks.text("name", name, 1, 100);
-    checks.require(name.trim() == name, "name", "must not begin or end with a space");
-    checks.done()
+fn agent_name(name: &str, context: &()) -> garde::Result {
+    rules::label(100)(name, context)
 }
 
 impl Control {
@@ -230,7 +233,7 @@ impl Control {
         if let Some(caller) = caller {
             self.permit(caller, Action::AgentsRegister, Resource::Org(caller.org())).await?;
         }
-        check_name(&new.name)?;
+        Checks::of(&new).done()?;
         let wallet_address = new.wallet_address.map(WalletAddress::try_from).transpose()?;
         let now = self.clock.now();
         let id = AgentId::new(&*self.clock, &*self.rng);
@@ -293,10 +296,10 @@ impl Control {
         }
         let resource = Resource::Agent(&found.org_id, id);
         self.permit(caller, Action::AgentsUpdate, resource).await?;
+        Checks::of(&changes).done()?;
         let mut tx = self.store.begin().await?;
         let mut agent = accounts::lock_agent(&mut tx, id).await?.ok_or(AccountError::NotFound)?;
         if let Some(name) = changes.name {
-            check_name(&name)?;
             agent.name = name;
         }
         if let Some(wallet) = changes.wallet_address {

@@ -7,22 +7,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::error::Checks;
+use crate::error::{Checks, rules};
 use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Denied, Idempotency, IdempotencyError, Internal, Invalid};
 
 /// Money that an operator has received for an agent, outside of the ledger.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewDeposit {
     /// Whose balance it raises.
+    #[garde(skip)]
     #[schema(value_type = String)]
     pub agent_id: AgentId,
     /// How much, in USDC.
+    #[garde(custom(rules::positive))]
     #[schema(value_type = String, example = "100.00")]
     pub amount: MicroUsdc,
     /// What names the payment outside: a bank's reference, a transaction hash. 1 to 200 characters. It can be booked
     /// once.
+    #[garde(custom(rules::label(200)))]
+    #[schema(min_length = 1, max_length = 200)]
     pub external_reference: String,
 }
 
@@ -113,16 +117,7 @@ impl Control {
         // Whose the agent is, is found out below: what is asked first is whether the caller may book money at all.
         let resource = Resource::Agent(caller.org(), &new.agent_id);
         self.permit(caller, Action::LedgerDeposit, resource).await?;
-        let mut checks = Checks::default();
-        checks.require(new.amount > MicroUsdc::ZERO, "amount", "must be more than zero");
-        checks.text("external_reference", &new.external_reference, 1, 200);
-        let reference = new.external_reference.as_str();
-        checks.require(
-            reference.trim() == reference,
-            "external_reference",
-            "must not begin or end with a space",
-        );
-        checks.done()?;
+        Checks::of(&new).done()?;
 
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<LedgerError>(&mut tx, caller, once).await? {

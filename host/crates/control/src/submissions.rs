@@ -10,6 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::error::Checks;
 use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
 use crate::{
@@ -22,13 +23,15 @@ use crate::{
 const MAX_FAULTED: u32 = 10;
 
 /// A result, handed in.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewSubmission {
     /// Must be the caller, where it is named at all.
+    #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub worker_id: Option<AgentId>,
     /// The work: any JSON.
+    #[garde(skip)]
     #[schema(value_type = Value)]
     pub content: Box<RawValue>,
 }
@@ -188,6 +191,7 @@ impl Control {
         if new.worker_id.as_ref().is_some_and(|named| named != worker) {
             return Err(JobError::OtherAgent.into());
         }
+        Checks::of(&new).done().map_err(JobError::from)?;
         self.permitted_job(caller, id, Action::JobsSubmit).await?;
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<SubmissionError>(&mut tx, caller, once).await? {

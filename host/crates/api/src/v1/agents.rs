@@ -5,16 +5,17 @@ use ringfence_control::{AccountError, AgentChanges, AgentView, NewAgent};
 use ringfence_model::AgentId;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::auth::Authenticated;
-use crate::body::{JsonBody, PathOf};
+use crate::body::{FEW_FIELDS, JsonBody, PathOf};
 use crate::detached::detached;
-use crate::{App, Problem};
+use crate::{ApiConfig, App, Problem};
 
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(register)).routes(routes!(get, update))
+pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
+    let small = config.small(FEW_FIELDS);
+    OpenApiRouter::new().routes(routes!(register).layer(small)).routes(routes!(get, update).layer(small))
 }
 
 impl From<AccountError> for Problem {
@@ -55,6 +56,7 @@ struct Registered {
 #[utoipa::path(post, path = "/agents", tag = "agents", request_body = NewAgent, responses(
     (status = 201, description = "Registered", body = Registered),
     (status = 400, description = "`invalid_wallet`, `malformed_json`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`", body = Problem)
 ))]
 async fn register(
@@ -96,6 +98,7 @@ async fn get(
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`not_your_agent`", body = Problem),
     (status = 404, description = "`agent_not_found`, `no_such_id`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`", body = Problem)
 ))]
 async fn update(

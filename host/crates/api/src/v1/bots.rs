@@ -9,20 +9,21 @@ use ringfence_model::{BotId, BotStatus, InvocationId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::auth::Authenticated;
-use crate::body::{JsonBody, OnceBody, PathOf, QueryOf};
+use crate::body::{JsonBody, ONE_BOT, OnceBody, PathOf, QueryOf};
 use crate::detached::detached;
 use crate::idempotency::answer;
 use crate::list::{Slice, fifty, list_answer};
-use crate::{App, Problem};
+use crate::{ApiConfig, App, Problem};
 
-pub(crate) fn routes() -> OpenApiRouter<App> {
+pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
+    let one_bot = config.small(ONE_BOT);
     OpenApiRouter::new()
-        .routes(routes!(create, list))
-        .routes(routes!(get, update, delete))
+        .routes(routes!(create, list).layer(one_bot))
+        .routes(routes!(get, update, delete).layer(one_bot))
         .routes(routes!(invoke))
         .routes(routes!(invocations))
         .routes(routes!(invocation))
@@ -115,6 +116,7 @@ list_answer!(
     (status = 400, description = "`malformed_json`", body = Problem),
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 409, description = "`bot_name_taken`, `idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`unknown_component`, `grant_missing`, `invalid_fields`, `invalid_body`, \
         `idempotency_key_reused`", body = Problem)
 ))]
@@ -197,6 +199,7 @@ async fn get(
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`bot_name_taken`, `bot_changed`, `bot_terminated`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`unknown_component`, `grant_missing`, `invalid_fields`, `invalid_body`", body = Problem)
 ))]
 async fn update(

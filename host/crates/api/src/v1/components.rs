@@ -1,21 +1,20 @@
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use ringfence_control::{ComponentError, ComponentView};
 use ringfence_model::Sha256;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::auth::Authenticated;
-use crate::body::{PathOf, QueryOf, bytes};
+use crate::body::{PathOf, QueryOf, at_most, bytes};
 use crate::detached::detached;
 use crate::list::{Slice, list_answer};
 use crate::{ApiConfig, App, Problem};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
-    let upload =
-        OpenApiRouter::new().routes(routes!(upload)).layer(DefaultBodyLimit::max(config.max_component_bytes));
-    OpenApiRouter::new().merge(upload).routes(routes!(list)).routes(routes!(get))
+    let upload = routes!(upload).layer(at_most(config.max_component_bytes));
+    OpenApiRouter::new().routes(upload).routes(routes!(list)).routes(routes!(get))
 }
 
 impl From<ComponentError> for Problem {

@@ -6,24 +6,25 @@ use ringfence_control::{ClaimView, FieldError, Invalid, JobError, JobView, ListJ
 use ringfence_model::{AgentId, JobId, JobStatus, MicroUsdc};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::auth::Authenticated;
-use crate::body::{Once, OnceBody, OptionalBody, PathOf, QueryOf};
+use crate::body::{NEXT_TO_NOTHING, Once, OnceBody, OptionalBody, PathOf, QueryOf};
 use crate::detached::detached;
 use crate::idempotency::answer;
 use crate::list::{Slice, fifty, list_answer};
-use crate::{App, Problem};
+use crate::{ApiConfig, App, Problem};
 
-pub(crate) fn routes() -> OpenApiRouter<App> {
+pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
+    let tiny = config.small(NEXT_TO_NOTHING);
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get))
         .routes(routes!(input))
-        .routes(routes!(fund))
-        .routes(routes!(claim))
-        .routes(routes!(cancel))
+        .routes(routes!(fund).layer(tiny))
+        .routes(routes!(claim).layer(tiny))
+        .routes(routes!(cancel).layer(tiny))
 }
 
 impl From<JobError> for Problem {
@@ -272,13 +273,15 @@ async fn input(
     params(("task_id" = String, Path, description = "`job_…`"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
     (status = 200, description = "Funded: claims are taken", body = JobView),
+    (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 402, description = "`insufficient_funds`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, \
         `idempotency_key_in_use`", body = Problem),
-    (status = 422, description = "`unknown_oracle`, `idempotency_key_reused`", body = Problem)
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`, `unknown_oracle`, `idempotency_key_reused`", body = Problem)
 ))]
 async fn fund(
     State(app): State<App>,
@@ -306,11 +309,14 @@ struct Claim {
 #[utoipa::path(post, path = "/jobs/{task_id}/claim", tag = "jobs", security(("api_key" = [])),
     params(("task_id" = String, Path, description = "`job_…`")), request_body = Option<Claim>, responses(
     (status = 201, description = "Claimed", body = ClaimView),
+    (status = 400, description = "`malformed_json`", body = Problem),
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`own_job`, `other_agent`, `agent_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_not_funded`, `already_claimed`, `job_resolved`, `job_expired`, \
-        `job_cancelled`", body = Problem)
+        `job_cancelled`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`", body = Problem)
 ))]
 async fn claim(
     State(app): State<App>,
@@ -331,11 +337,14 @@ async fn claim(
     params(("task_id" = String, Path, description = "`job_…`"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
     (status = 200, description = "Cancelled", body = JobView),
+    (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`submission_being_judged`, `job_resolved`, `job_expired`, `job_cancelled`, \
-        `idempotency_key_in_use`", body = Problem)
+        `idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)
 ))]
 async fn cancel(
     State(app): State<App>,

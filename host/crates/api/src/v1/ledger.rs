@@ -3,17 +3,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use ringfence_control::{BalanceView, DepositView, LedgerError, NewDeposit};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::auth::Authenticated;
-use crate::body::OnceBody;
+use crate::body::{FEW_FIELDS, OnceBody};
 use crate::detached::detached;
 use crate::idempotency::answer;
-use crate::{App, Problem};
+use crate::{ApiConfig, App, Problem};
 
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(deposit)).routes(routes!(balance))
+pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
+    let deposit = routes!(deposit).layer(config.small(FEW_FIELDS));
+    OpenApiRouter::new().routes(deposit).routes(routes!(balance))
 }
 
 impl From<LedgerError> for Problem {
@@ -52,6 +53,7 @@ impl From<LedgerError> for Problem {
     (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`operator_only`", body = Problem),
     (status = 409, description = "`deposit_already_booked`, `idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`, `unknown_agent`, `idempotency_key_reused`", body = Problem)
 ))]
 async fn deposit(

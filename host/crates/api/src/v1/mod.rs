@@ -13,10 +13,10 @@ use crate::{ApiConfig, App};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .merge(agents::routes())
+        .merge(agents::routes(config))
         .merge(components::routes(config))
-        .merge(bots::routes())
-        .merge(jobs::routes())
+        .merge(bots::routes(config))
+        .merge(jobs::routes(config))
         .merge(submissions::routes())
-        .merge(ledger::routes())
+        .merge(ledger::routes(config))
 }

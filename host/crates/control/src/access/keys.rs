@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::error::Checks;
+use crate::error::{Checks, rules};
 use crate::policy::{ALL_SCOPES, Action, Denied, Resource, scopes};
 use crate::{Caller, Control, Internal, Invalid, Page};
 
@@ -17,43 +17,60 @@ use crate::{Caller, Control, Internal, Invalid, Page};
 const MAX_LIVE: u64 = 1000;
 /// How long a replaced key may go on counting.
 const MAX_GRACE_SECONDS: u32 = 24 * 3600;
+/// What a key's own limits may be.
+const PER_MINUTE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 
 /// A new key.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// What people call it: 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
+    #[garde(custom(rules::label(100)))]
     pub name: String,
     /// Whose it is, for a key of an agent; a service key is nobody's.
     #[schema(value_type = Option<String>)]
+    #[garde(skip)]
     pub agent_id: Option<AgentId>,
     /// What a service key may do: `admin`, `operator`, `user` or `viewer`. An agent's key has none.
     #[schema(value_type = Option<String>)]
+    #[garde(custom(for_service_keys(self.agent_id.is_some())))]
     pub role: Option<Role>,
     /// What it may be used for, as in the permission matrix; `["*"]`, which is the default, for all of it.
     #[schema(example = json!(["bots:read", "bots:invoke"]))]
+    #[garde(inner(custom(known_scopes)))]
     pub scopes: Option<Vec<String>>,
     /// From when on it counts no more.
     #[schema(value_type = Option<String>, format = DateTime)]
+    #[garde(skip)]
     pub expires_at: Option<Timestamp>,
 }
 
 /// How an agent's key is replaced.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
     /// For how many seconds the old key goes on counting, 0 to 86,400.
     #[serde(default)]
+    #[garde(custom(rules::within(0..=MAX_GRACE_SECONDS, "must be 0 to 86400")))]
     pub grace_seconds: u32,
 }
 
 /// Requests a minute of one key; `null` is the host's default.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct KeyLimits {
     /// That read: 1 to 1,000,000.
+    #[garde(inner(custom(rules::within(
+        PER_MINUTE,
+        "must be 1 to 1000000, or null for the host's default"
+    ))))]
     pub reads_per_minute: Option<u32>,
     /// That change something: 1 to 1,000,000.
+    #[garde(inner(custom(rules::within(
+        PER_MINUTE,
+        "must be 1 to 1000000, or null for the host's default"
+    ))))]
     pub writes_per_minute: Option<u32>,
 }
 
@@ -154,8 +171,11 @@ impl Control {
         } else {
             self.permit(caller, Action::KeysCreate, Resource::Org(caller.org())).await?;
         }
+        let mut checks = Checks::of(&new);
+        let future = new.expires_at.is_none_or(|at| at > self.clock.now());
+        checks.require(future, "expires_at", "must lie in the future");
+        checks.done()?;
         let scopes = new.scopes.unwrap_or_else(|| vec![ALL_SCOPES.to_owned()]);
-        check_key(&new.name, new.agent_id.is_some(), new.role, &scopes, new.expires_at, self.clock.now())?;
         let role_covered = new.role.is_none_or(|role| caller.role().is_some_and(|own| own.covers(role)));
         if !role_covered || !scopes.iter().all(|scope| caller.has_scope(scope)) {
             return Err(KeyError::MoreThanYours);
@@ -240,9 +260,7 @@ impl Control {
         }
         let target = Resource::Agent(&found.org_id, agent);
         self.permit(caller, Action::AgentsRotateKey, target).await?;
-        if how.grace_seconds > MAX_GRACE_SECONDS {
-            return Err(Invalid::field("grace_seconds", "must be 0 to 86400").into());
-        }
+        Checks::of(&how).done()?;
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         accounts::lock_agent(&mut tx, agent).await?;
@@ -290,14 +308,7 @@ impl Control {
         let key = key.filter(|key| key.org_id == *caller.org() || caller.is_platform());
         let mut key = key.ok_or(KeyError::NotFound)?;
         self.permit(caller, Action::KeysLimit, resource(&key)).await?;
-        let mut checks = Checks::default();
-        for (field, limit) in
-            [("reads_per_minute", limits.reads_per_minute), ("writes_per_minute", limits.writes_per_minute)]
-        {
-            let holds = limit.is_none_or(|limit| (1..=1_000_000).contains(&limit));
-            checks.require(holds, field, "must be 1 to 1000000, or null for the host's default");
-        }
-        checks.done()?;
+        Checks::of(&limits).done()?;
         (key.reads_per_minute, key.writes_per_minute) = (limits.reads_per_minute, limits.writes_per_minute);
         let mut tx = self.store.begin().await?;
         keys::set_limits(&mut tx, id, limits.reads_per_minute, limits.writes_per_minute).await?;
@@ -315,27 +326,21 @@ fn own_agent(caller: &Caller, agent: &AgentId) -> Result<(), KeyError> {
     if caller.agent().is_none_or(|own| own == agent) { Ok(()) } else { Err(KeyError::NotYours) }
 }
 
-fn check_key(
-    name: &str,
-    of_agent: bool,
-    role: Option<Role>,
-    wanted: &[String],
-    expires_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Result<(), Invalid> {
-    let mut checks = Checks::default();
-    checks.text("name", name, 1, 100);
-    if of_agent {
-        checks.require(role.is_none(), "role", "must be absent: an agent's key does what agents may");
-    } else {
-        checks.require(role.is_some(), "role", "must be given: what the service key may do");
+/// A service key has a role, an agent's key does what agents may.
+fn for_service_keys(of_agent: bool) -> impl Fn(&Option<Role>, &()) -> garde::Result {
+    move |role, ()| match (of_agent, role) {
+        (true, Some(_)) => rules::require(false, "must be absent: an agent's key does what agents may"),
+        (false, None) => rules::require(false, "must be given: what the service key may do"),
+        _ => Ok(()),
     }
+}
+
+fn known_scopes(wanted: &[String], (): &()) -> garde::Result {
     let known = scopes();
-    let all_known = !wanted.is_empty() && wanted.iter().all(|scope| known.contains(&scope.as_str()));
-    checks.require(all_known, "scopes", format!("must name at least one, each of: {}", known.join(", ")));
-    checks.require(wanted.len() <= known.len(), "scopes", "must name none twice");
-    checks.require(expires_at.is_none_or(|at| at > now), "expires_at", "must lie in the future");
-    checks.done()
+    let holds = !wanted.is_empty()
+        && wanted.len() <= known.len()
+        && wanted.iter().all(|scope| known.contains(&scope.as_str()));
+    rules::require(holds, format!("must name at least one, none twice, each of: {}", known.join(", ")))
 }
 
 /// A new key that may be used for everything, for good, and is nobody's yet.

@@ -13,10 +13,10 @@ use utoipa::ToSchema;
 
 use super::passwords::{PasswordError, Tested};
 use super::tokens::{BadToken, Claims, TokenType};
-use super::users::check_password;
 use super::{is_open, new_signing_key};
 use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
 use crate::caller::Identity;
+use crate::error::Checks;
 use crate::limits::{Counted, LimitGroup};
 use crate::policy::{Action, Denied, Resource};
 use crate::{Caller, Control, Internal, Invalid, Limited, Origin};
@@ -41,14 +41,16 @@ pub struct Login {
 }
 
 /// A change of one's own password.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordChange {
     /// The password so far.
     #[schema(value_type = String, format = Password)]
+    #[garde(skip)]
     pub current_password: SecretString,
     /// The new one: 12 to 256 characters.
     #[schema(value_type = String, format = Password)]
+    #[garde(custom(super::users::a_password))]
     pub new_password: SecretString,
 }
 
@@ -262,7 +264,7 @@ impl Control {
         let begun = Instant::now();
         let (id, session) = user_of(caller)?;
         self.permit(caller, Action::AccountChange, Resource::Caller(caller)).await?;
-        check_password("new_password", &change.new_password)?;
+        Checks::of(&change).done()?;
         // Whoever has stolen a token could otherwise try passwords here.
         let account = Counted::Account(id.as_str());
         self.limit(account, LimitGroup::Logins).await.map_err(SessionError::Limited)?;

@@ -10,46 +10,58 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::passwords::{self, PasswordError};
-use crate::error::Checks;
+use crate::error::{Checks, rules};
 use crate::policy::{Action, Denied, Resource};
 use crate::{Caller, Control, Internal, Invalid, Page};
 
 /// A new user.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// What it logs in with. Upper and lower case are the same.
-    #[schema(example = "ada@example.org")]
+    #[schema(example = "ada@example.org", max_length = 254)]
+    #[garde(custom(an_address))]
     pub email: String,
     /// What people call it: 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
+    #[garde(custom(rules::label(100)))]
     pub name: String,
     /// `admin`, `operator`, `user` or `viewer`.
     #[schema(value_type = String, example = "viewer")]
+    #[garde(skip)]
     pub role: Role,
     /// The password, 12 to 256 characters; or else `password_hash`.
     #[schema(value_type = Option<String>, format = Password)]
+    #[garde(inner(custom(a_password)), custom(or_else(&self.password_hash)))]
     pub password: Option<SecretString>,
     /// A hash that was made elsewhere: Argon2id, or bcrypt at a cost of at most 12. A bcrypt hash is replaced at the next login.
     #[schema(value_type = Option<String>)]
+    #[garde(inner(custom(importable_hash)))]
     pub password_hash: Option<SecretString>,
     /// The org; the caller's own if none is named. Only the operators' admins name another one.
     #[schema(value_type = Option<String>)]
+    #[garde(skip)]
     pub org_id: Option<OrgId>,
 }
 
 /// Changes to a user. What is absent stays. A new password, a role or `disabled` counts at once, everywhere.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct UserChanges {
     /// The new name.
+    #[schema(min_length = 1, max_length = 100)]
+    #[garde(inner(custom(rules::label(100))))]
     pub name: Option<String>,
     /// The new role.
     #[schema(value_type = Option<String>)]
+    #[garde(skip)]
     pub role: Option<Role>,
-    /// The new password; it ends all sessions.
+    /// The new password, 12 to 256 characters; it ends all sessions.
     #[schema(value_type = Option<String>, format = Password)]
+    #[garde(inner(custom(a_password)))]
     pub password: Option<SecretString>,
     /// Whether the user is kept from logging in; it ends all sessions.
+    #[garde(skip)]
     pub disabled: Option<bool>,
 }
 
@@ -131,22 +143,32 @@ pub(super) fn canonical_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-fn check_email(checks: &mut Checks, email: &str) {
+fn an_address(email: &str, (): &()) -> garde::Result {
+    let email = email.trim();
     let parts = email.split_once('@');
     let holds = email.len() <= 254
         && parts.is_some_and(|(local, domain)| {
             !local.is_empty() && local.len() <= 64 && !domain.is_empty() && !domain.contains('@')
         })
         && !email.chars().any(|c| c.is_whitespace() || c.is_control());
-    checks.require(holds, "email", "must be an address such as ada@example.org, of at most 254 characters");
+    rules::require(holds, "must be an address such as ada@example.org, of at most 254 characters")
+}
+
+fn importable_hash(hash: &SecretString, (): &()) -> garde::Result {
+    let message = "must be a hash of Argon2id, or of bcrypt at a cost of at most 12";
+    rules::require(passwords::importable(hash.expose_secret()), message)
+}
+
+/// One of the two is there.
+fn or_else(hash: &Option<SecretString>) -> impl Fn(&Option<SecretString>, &()) -> garde::Result {
+    let other = hash.is_some();
+    move |password, ()| rules::require(password.is_some() != other, "must be given, or else `password_hash`")
 }
 
 /// 12 to 256 characters, whatever they are (NIST SP 800-63B asks for length, not for kinds of characters).
-pub(super) fn check_password(field: &str, password: &SecretString) -> Result<(), Invalid> {
+pub(super) fn a_password(password: &SecretString, (): &()) -> garde::Result {
     let length = password.expose_secret().chars().count();
-    let mut checks = Checks::default();
-    checks.require((12..=256).contains(&length), field, "must have 12 to 256 characters");
-    checks.done()
+    rules::require((12..=256).contains(&length), "must have 12 to 256 characters")
 }
 
 impl Control {
@@ -187,22 +209,10 @@ impl Control {
     }
 
     async fn prepare_user(&self, new: NewUser, org_id: OrgId) -> Result<User, UserError> {
+        Checks::of(&new).done()?;
         let email = canonical_email(&new.email);
-        let mut checks = Checks::default();
-        check_email(&mut checks, &email);
-        checks.text("name", &new.name, 1, 100);
-        let one = new.password.is_some() != new.password_hash.is_some();
-        checks.require(one, "password", "must be given, or else `password_hash`");
-        if let Some(hash) = &new.password_hash {
-            let message = "must be a hash of Argon2id, or of bcrypt at a cost of at most 12";
-            checks.require(passwords::importable(hash.expose_secret()), "password_hash", message);
-        }
-        checks.done()?;
         let password_hash = match (&new.password, &new.password_hash) {
-            (Some(password), _) => {
-                check_password("password", password)?;
-                self.access.passwords.hash(password, &*self.rng).await?
-            }
+            (Some(password), _) => self.access.passwords.hash(password, &*self.rng).await?,
             (None, hash) => hash.as_ref().map(|hash| hash.expose_secret().to_owned()).unwrap_or_default(),
         };
         let now = self.clock.now();
@@ -264,16 +274,9 @@ impl Control {
         let found = visible(caller, users::get(&mut self.store.reader().await?, id).await?)?;
         let resource = Resource::User(&found.org_id, &found.id, found.role);
         self.permit(caller, Action::UsersUpdate, resource).await?;
-        if let Some(name) = &changes.name {
-            let mut checks = Checks::default();
-            checks.text("name", name, 1, 100);
-            checks.done()?;
-        }
+        Checks::of(&changes).done()?;
         let new_hash = match &changes.password {
-            Some(password) => {
-                check_password("password", password)?;
-                Some(self.access.passwords.hash(password, &*self.rng).await?)
-            }
+            Some(password) => Some(self.access.passwords.hash(password, &*self.rng).await?),
             None => None,
         };
         let now = self.clock.now();

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::error::Checks;
 use crate::policy::{Action, Resource};
-use crate::{Answer, Caller, Control, Idempotency, Internal, Invalid, Page};
+use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_row, usage_row};
@@ -28,6 +28,7 @@ impl Control {
         once: Option<&Idempotency>,
     ) -> Result<Answer<BotView>, BotError> {
         self.permit(caller, Action::BotsCreate, Resource::Org(caller.org())).await?;
+        let checks = Checks::of(&new);
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<BotError>(&mut tx, caller, once).await? {
             return Ok(Answer::Replay(answer));
@@ -49,7 +50,7 @@ impl Control {
             created_at: now,
             updated_at: now,
         };
-        self.check_bot(&view, &component)?;
+        self.check_bot(checks, &view, &component)?;
         let row = to_row(caller, &view)?;
         bots::insert(&mut tx, &row).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
@@ -94,7 +95,7 @@ impl Control {
         if view.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
         }
-        let (expected, kind) = (view.version, view.kind);
+        let (expected, kind, mut checks) = (view.version, view.kind, Checks::of(&changes));
         if let Some(name) = changes.name {
             view.name = name;
         }
@@ -115,11 +116,9 @@ impl Control {
         }
         let component = components::get(&mut tx, caller.org(), &view.component).await?;
         let component = component.ok_or(BotError::NoSuchComponent)?;
-        if component.kind != kind {
-            let message = format!("must be a component of the same kind: {}", kind.as_str());
-            return Err(Invalid::field("component", message).into());
-        }
-        self.check_bot(&view, &component)?;
+        let message = format!("must be a component of the same kind: {}", kind.as_str());
+        checks.require(component.kind == kind, "component", message);
+        self.check_bot(checks, &view, &component)?;
         view.version = expected.saturating_add(1);
         view.updated_at = self.clock.now();
         let row = to_row(caller, &view)?;
@@ -156,41 +155,13 @@ impl Control {
         Ok(bot)
     }
 
-    /// What must hold of a bot, new or changed.
-    fn check_bot(&self, bot: &BotView, component: &Component) -> Result<(), BotError> {
-        let mut checks = Checks::default();
-        let name_holds = (1..=63).contains(&bot.name.len())
-            && bot
-                .name
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-            && !bot.name.starts_with('-')
-            && !bot.name.ends_with('-');
+    /// What must hold of a bot, new or changed, besides what its request was checked for.
+    fn check_bot(&self, mut checks: Checks, bot: &BotView, component: &Component) -> Result<(), BotError> {
         checks.require(
-            name_holds,
-            "name",
-            "must have 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last",
+            bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
+            "grants.kv",
+            "an oracle judges without a key-value store: it must give the same verdict every time",
         );
-        checks.text("description", &bot.description, 0, 2000);
-        let config_bytes: usize = bot.config.iter().map(|(key, value)| key.len() + value.len()).sum();
-        checks.require(
-            bot.config.len() <= 100 && config_bytes <= 32 << 10,
-            "config",
-            "must have at most 100 entries and 32 KiB in all",
-        );
-        checks.require(bot.config.keys().all(|key| !key.is_empty()), "config", "keys must not be empty");
-        if let Some(kv) = &bot.grants.kv {
-            checks.require(
-                (1..=64 << 20).contains(&kv.quota_bytes),
-                "grants.kv.quota_bytes",
-                "must be 1 to 67108864 bytes (64 MiB)",
-            );
-            checks.require(
-                bot.kind == ComponentKind::Bot,
-                "grants.kv",
-                "an oracle judges without a key-value store: it must give the same verdict every time",
-            );
-        }
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());
         }

@@ -7,68 +7,111 @@ use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
 /// What a bot may do beyond computing. Nothing, unless it is granted here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
     /// A key-value store of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
     pub kv: Option<KvGrant>,
 }
 
 /// A key-value store of the bot's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct KvGrant {
     /// What all keys and values together may take, 1 byte to 64 MiB.
+    #[garde(custom(within(1..=64 << 20, "must be 1 to 67108864 bytes (64 MiB)")))]
+    #[schema(minimum = 1, maximum = 67_108_864)]
     pub quota_bytes: u64,
 }
 
 /// A deployment.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewBot {
     /// Unique in the org: 1 to 63 lower-case letters, digits and hyphens.
-    #[schema(example = "orders-report")]
+    #[garde(custom(bot_name))]
+    #[schema(
+        example = "orders-report",
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+    )]
     pub name: String,
     /// For people, up to 2,000 characters.
     #[serde(default)]
+    #[garde(custom(bot_description))]
+    #[schema(max_length = 2000)]
     pub description: String,
     /// The component that it runs; it must have been uploaded.
+    #[garde(skip)]
     #[schema(value_type = String)]
     pub component: Sha256,
     /// What the guest reads through `config`: up to 100 entries, 32 KiB in all. No secrets: they can be read back.
     #[serde(default)]
+    #[garde(custom(bot_config))]
     pub config: BTreeMap<String, String>,
     /// What it may do.
     #[serde(default)]
+    #[garde(dive)]
     pub grants: Grants,
     /// What each call may use. What is absent has its default.
     #[serde(default)]
+    #[garde(skip)]
     #[schema(value_type = Object, example = json!({"fuel": 1_000_000_000u64, "wall_time_ms": 10_000, "memory_bytes": 134_217_728}))]
     pub limits: Limits,
 }
 
 /// Changes to a bot. What is absent stays; what is present replaces all of what was there.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct BotChanges {
     /// The new name.
+    #[garde(inner(custom(bot_name)))]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     pub name: Option<String>,
     /// The new description.
+    #[garde(inner(custom(bot_description)))]
+    #[schema(max_length = 2000)]
     pub description: Option<String>,
     /// The new component, of the same kind.
+    #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub component: Option<Sha256>,
     /// The new configuration.
+    #[garde(inner(custom(bot_config)))]
     pub config: Option<BTreeMap<String, String>>,
     /// The new grants.
+    #[garde(dive)]
     pub grants: Option<Grants>,
     /// The new limits.
+    #[garde(skip)]
     #[schema(value_type = Option<Object>)]
     pub limits: Option<Limits>,
+}
+
+fn bot_name(name: &str, (): &()) -> garde::Result {
+    let holds = (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    require(holds, "must have 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last")
+}
+
+fn bot_description(description: &str, context: &()) -> garde::Result {
+    text(0, 2000)(description, context)
+}
+
+fn bot_config(config: &BTreeMap<String, String>, (): &()) -> garde::Result {
+    let bytes: usize = config.iter().map(|(key, value)| key.len() + value.len()).sum();
+    require(config.len() <= 100 && bytes <= 32 << 10, "must have at most 100 entries and 32 KiB in all")?;
+    require(!config.contains_key(""), "keys must not be empty")?;
+    require(config.iter().all(|(key, value)| is_plain(key) && is_plain(value)), PLAIN)
 }
 
 /// A bot.

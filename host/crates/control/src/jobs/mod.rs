@@ -52,7 +52,7 @@ impl Control {
         let expiry = new.expiry.unwrap_or_else(|| now.plus(DEFAULT_EXPIRY));
         let (max_submissions, max_retries) =
             (new.max_submissions.unwrap_or(100), new.max_retries.unwrap_or(3));
-        check_new_job(&new, now, expiry, max_submissions, max_retries)?;
+        check_new_job(&new, now, expiry)?;
 
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
@@ -348,28 +348,10 @@ impl Control {
     }
 }
 
-fn check_new_job(
-    new: &NewJob,
-    now: Timestamp,
-    expiry: Timestamp,
-    max_submissions: u32,
-    max_retries: u32,
-) -> Result<(), Invalid> {
-    let mut checks = Checks::default();
-    checks.text("title", &new.title, 1, 200);
-    checks.text("description", &new.description, 0, 20_000);
-    checks.text("rubric", &new.rubric, 1, 50_000);
-    checks.require(new.price > MicroUsdc::ZERO, "price", "must be more than zero");
-    let kind = new.artifact_type.as_bytes();
-    let kind_holds = (1..=32).contains(&kind.len())
-        && kind
-            .iter()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));
-    checks.require(kind_holds, "artifact_type", "must have 1 to 32 lower-case letters, digits, `_` and `-`");
+fn check_new_job(new: &NewJob, now: Timestamp, expiry: Timestamp) -> Result<(), Invalid> {
+    let mut checks = Checks::of(new);
     checks.require(expiry > now, "expiry", "must lie in the future");
     checks.require(expiry <= now.plus(MAX_EXPIRY), "expiry", "must lie within 366 days from now");
-    checks.require((1..=1000).contains(&max_submissions), "max_submissions", "must be 1 to 1000");
-    checks.require(max_retries <= 100, "max_retries", "must be 0 to 100");
     checks.done()
 }
 

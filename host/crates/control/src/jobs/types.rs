@@ -11,44 +11,70 @@ use utoipa::ToSchema;
 
 pub use ringfence_store::jobs::JobSort as SortJobs;
 
+use crate::error::rules::{positive, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
 /// A job to be posted.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewJob {
     /// Must be the caller, where it is named at all.
+    #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub buyer_id: Option<AgentId>,
     /// 1 to 200 characters.
+    #[garde(custom(text(1, 200)))]
+    #[schema(min_length = 1, max_length = 200)]
     pub title: String,
     /// Up to 20,000 characters.
     #[serde(default)]
+    #[garde(custom(text(0, 20_000)))]
+    #[schema(max_length = 20_000)]
     pub description: String,
     /// What makes a result good: 1 to 50,000 characters. Workers and the oracle read it.
+    #[garde(custom(text(1, 50_000)))]
+    #[schema(min_length = 1, max_length = 50_000)]
     pub rubric: String,
     /// What is paid for the first submission that passes, fee included, in USDC.
+    #[garde(custom(positive))]
     #[schema(value_type = String, example = "25.00")]
     pub price: MicroUsdc,
     /// What kind of result is wanted: 1 to 32 lower-case letters, digits, `_` and `-`.
-    #[schema(example = "json")]
+    #[garde(custom(artifact))]
+    #[schema(example = "json", min_length = 1, max_length = 32, pattern = "^[a-z0-9_-]+$")]
     pub artifact_type: String,
     /// Until when submissions are taken; a week from now if absent, a year at most.
+    #[garde(skip)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expiry: Option<Timestamp>,
     /// How many submissions are taken in all, 1 to 1,000; 100 if absent.
+    #[garde(inner(custom(within(1..=1000, "must be 1 to 1000"))))]
+    #[schema(minimum = 1, maximum = 1000)]
     pub max_submissions: Option<u32>,
     /// How often a worker may try again after its first attempt, 0 to 100; 3 if absent.
+    #[garde(inner(custom(within(0..=100, "must be 0 to 100"))))]
+    #[schema(maximum = 100)]
     pub max_retries: Option<u32>,
     /// The platform's share in basis points, 0 to 10,000; the platform's own default if absent.
-    #[schema(value_type = Option<u16>)]
+    #[garde(skip)]
+    #[schema(value_type = Option<u16>, maximum = 10_000)]
     pub fee_bps: Option<FeeBps>,
     /// The oracle that judges: a bot of the buyer's org whose component is an oracle.
+    #[garde(skip)]
     #[schema(value_type = String)]
     pub oracle: BotId,
     /// The data to work on: any JSON. The workers who claim the job, and the oracle, can read it.
+    #[garde(skip)]
     #[schema(value_type = Option<Value>)]
     pub input: Option<Box<RawValue>>,
+}
+
+fn artifact(kind: &str, (): &()) -> garde::Result {
+    let holds = (1..=32).contains(&kind.len())
+        && kind
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));
+    require(holds, "must have 1 to 32 lower-case letters, digits, `_` and `-`")
 }
 
 /// What judges a job, fixed when the job is funded.

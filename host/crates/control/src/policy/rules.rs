@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::engine::{BadPolicy, check};
 use super::{Action, Denied, Resource};
-use crate::error::Checks;
+use crate::error::{Checks, rules};
 use crate::{Caller, Control, Internal, Invalid};
 
 /// How many policies there may be: every request is tested against those that concern it.
@@ -17,31 +17,38 @@ const MAX_POLICIES: usize = 200;
 const MAX_TEXT_BYTES: usize = 10_000;
 
 /// A new policy.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NewPolicy {
     /// Unique: 1 to 63 lower-case letters, digits and hyphens. Whoever is refused by the policy is told its name.
-    #[schema(example = "no-deploys-at-night")]
+    #[schema(example = "no-deploys-at-night", min_length = 1, max_length = 63)]
+    #[garde(custom(slug))]
     pub name: String,
     /// What it is for, up to 2,000 characters.
     #[serde(default)]
+    #[schema(max_length = 2000)]
+    #[garde(custom(rules::text(0, 2000)))]
     pub description: String,
     /// One Cedar policy, up to 10,000 bytes.
     #[schema(
         example = "forbid (principal, action == Ringfence::Action::\"bots:create\", resource) when { context.hour < 6 };"
     )]
+    #[garde(custom(short))]
     pub text: String,
 }
 
 /// Changes to a policy. What is absent stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyChanges {
     /// The new name.
+    #[garde(inner(custom(slug)))]
     pub name: Option<String>,
     /// The new description.
+    #[garde(inner(custom(rules::text(0, 2000))))]
     pub description: Option<String>,
     /// The new text.
+    #[garde(inner(custom(short)))]
     pub text: Option<String>,
 }
 
@@ -108,6 +115,8 @@ impl Control {
     /// [`PolicyError::Bad`] for a text that is not valid: then nothing changes.
     pub async fn create_policy(&self, caller: &Caller, new: NewPolicy) -> Result<PolicyView, PolicyError> {
         self.permit(caller, Action::PoliciesWrite, Resource::Org(&OrgId::platform())).await?;
+        Checks::of(&new).done()?;
+        check(&new.text)?;
         let now = self.clock.now();
         let policy = Policy {
             id: PolicyId::new(&*self.clock, &*self.rng),
@@ -118,7 +127,6 @@ impl Control {
             created_at: now,
             updated_at: now,
         };
-        check_policy(&policy)?;
         let mut tx = self.store.begin().await?;
         policies::changing(&mut tx).await?;
         if policies::all(&mut tx).await?.len() >= MAX_POLICIES {
@@ -165,6 +173,8 @@ impl Control {
         changes: PolicyChanges,
     ) -> Result<PolicyView, PolicyError> {
         self.permit(caller, Action::PoliciesWrite, Resource::Org(&OrgId::platform())).await?;
+        Checks::of(&changes).done()?;
+        changes.text.as_deref().map_or(Ok(()), check)?;
         let mut tx = self.store.begin().await?;
         policies::changing(&mut tx).await?;
         let mut policy = policies::get(&mut tx, id).await?.ok_or(PolicyError::NotFound)?;
@@ -172,7 +182,6 @@ impl Control {
         policy.description = changes.description.unwrap_or(policy.description);
         policy.text = changes.text.unwrap_or(policy.text);
         policy.updated_at = self.clock.now();
-        check_policy(&policy)?;
         policies::update(&mut tx, &policy).await?;
         self.finish_policies(tx, caller, json!({ "changed": id, "name": policy.name, "text": policy.text }))
             .await?;
@@ -207,16 +216,14 @@ impl Control {
     }
 }
 
-fn check_policy(policy: &Policy) -> Result<(), PolicyError> {
-    let mut checks = Checks::default();
-    let name = policy.name.as_bytes();
-    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-    let holds = (1..=63).contains(&name.len()) && name.iter().all(plain);
-    checks.require(holds, "name", "must have 1 to 63 lower-case letters, digits and hyphens");
-    checks.text("description", &policy.description, 0, 2000);
-    checks.require(policy.text.len() <= MAX_TEXT_BYTES, "text", "must have at most 10000 bytes");
-    checks.done()?;
-    Ok(check(&policy.text)?)
+fn slug(name: &str, (): &()) -> garde::Result {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let holds = (1..=63).contains(&name.len()) && name.bytes().all(plain);
+    rules::require(holds, "must have 1 to 63 lower-case letters, digits and hyphens")
+}
+
+fn short(text: &str, (): &()) -> garde::Result {
+    rules::require(text.len() <= MAX_TEXT_BYTES, "must have at most 10000 bytes")
 }
 
 fn view(policy: Policy) -> PolicyView {
