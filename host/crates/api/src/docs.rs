@@ -4,7 +4,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,13 +19,14 @@ use crate::{ApiConfig, App, v1};
     info(
         title = "Ringfence",
         description = "Runs other people's bots inside WebAssembly sandboxes and pays for their results.\n\n\
-            Every call but registration, health and these documents needs `Authorization: Bearer <API key>`. \
+            Every call but registration, login, health and these documents needs `Authorization: Bearer` and an API \
+            key or an access token. \
             Errors are `application/problem+json` (RFC 9457) with a stable `code`. Money is a decimal string in USDC \
             with six places, times are RFC 3339 in UTC. A POST that creates or moves money takes an \
             `Idempotency-Key`: sent again within 24 hours with the same body it answers what it answered, with \
             `Idempotency-Replayed: true`."
     ),
-    modifiers(&ApiKeySecurity),
+    modifiers(&Bearer),
     tags(
         (name = "agents", description = "Market identities and their API keys"),
         (name = "components", description = "WebAssembly components, under their digests"),
@@ -31,27 +34,68 @@ use crate::{ApiConfig, App, v1};
         (name = "jobs", description = "Paid work"),
         (name = "submissions", description = "Results and verdicts"),
         (name = "ledger", description = "Money"),
+        (name = "accounts", description = "Users, logins and tokens"),
+        (name = "keys", description = "API keys: of agents, and service keys for machines"),
+        (name = "policies", description = "What operators add to the permission matrix"),
+        (name = "audit", description = "Who did what"),
         (name = "operations", description = "The host itself"),
     )
 )]
 struct Document;
 
-struct ApiKeySecurity;
+struct Bearer;
 
-impl Modify for ApiKeySecurity {
+impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme =
-            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, `rf_live_…`"));
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key, `rf_live_…`, or an access token"));
         let components = document.components.get_or_insert_default();
-        components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
+        components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));
     }
 }
 
 /// All routes that are documented: all there are, but for the documents themselves.
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let mut routes = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(health))
-        .nest("/api/v1", v1::routes(config))
+        .nest("/api/v1", v1::routes(config));
+    for item in routes.get_openapi_mut().paths.paths.values_mut() {
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter();
+        operations.flatten().for_each(common_responses);
+    }
+    routes
+}
+
+/// Adds the refusals that every operation can answer with, so that a handler documents its own alone.
+fn common_responses(operation: &mut Operation) {
+    let mut add = |status: u16, codes: &str| {
+        let responses = &mut operation.responses.responses;
+        if let Some(RefOr::T(own)) = responses.get_mut(&status.to_string()) {
+            own.description = format!("{}, {codes}", own.description);
+        } else {
+            let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            let response =
+                ResponseBuilder::new().description(codes).content("application/problem+json", problem);
+            responses.insert(status.to_string(), RefOr::T(response.build()));
+        }
+    };
+    if operation.security.is_some() {
+        add(401, "`unauthorized`, `token_expired`");
+        add(403, "`forbidden`, `operator_only`, `scope_missing`, `forbidden_by_policy`");
+    }
+    if operation.request_body.is_some() {
+        add(400, "`malformed_json`, `unreadable_body`");
+        add(408, "`request_timeout`");
+        add(413, "`body_too_large`");
+        add(415, "`unsupported_media_type`");
+    }
+    if operation.operation_id.as_deref() != Some("health") {
+        add(429, "`rate_limited`");
+        add(500, "`internal`");
+        add(503, "`database_busy`");
+    }
 }
 
 /// The OpenAPI document.

@@ -3,10 +3,10 @@
 //! A file an aggregate under `v1`, and in it what its endpoints take and give. What a use case may and does
 //! stands in `control`; here is only how it looks over HTTP. This crate knows neither the database nor the sandbox.
 
-mod auth;
 mod body;
 mod detached;
 mod docs;
+mod guard;
 mod idempotency;
 mod list;
 mod problem;
@@ -21,6 +21,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
 use ringfence_control::Control;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
@@ -38,6 +39,8 @@ pub struct ApiConfig {
     pub max_component_bytes: usize,
     /// The largest JSON body that is taken, in bytes. Routes that need little take less.
     pub max_body_bytes: usize,
+    /// The networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// How many connections there may be, and how slow they may be.
     pub connections: ConnectionLimits,
 }
@@ -48,6 +51,7 @@ impl Default for ApiConfig {
             dev_mode: false,
             max_component_bytes: 64 << 20,
             max_body_bytes: 4 << 20,
+            trusted_proxies: Vec::new(),
             connections: ConnectionLimits::default(),
         }
     }
@@ -94,6 +98,7 @@ fn router(control: Control, config: ApiConfig) -> Router {
             )
         })
         .layer(body::at_most(app.config.max_body_bytes))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .layer(middleware::from_fn(refuse_long_uri))
         .layer(middleware::from_fn_with_state(app.clone(), finish))
         .layer(TraceLayer::new_for_http().make_span_with(span))

@@ -1,7 +1,7 @@
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ringfence_control::{FieldError, IdempotencyError, Internal, Invalid};
+use ringfence_control::{FieldError, IdempotencyError, Internal, Invalid, Limited};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -123,17 +123,30 @@ impl From<Internal> for Problem {
                 "The database was busy for too long; nothing was changed. Try again.",
             )
             .retry_after(RETRY_AFTER),
-            Internal::Store(_) | Internal::Sandbox(_) | Internal::Invariant(_) | Internal::Document(_) => {
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "internal",
-                    "Something went wrong on the host. Look whether it took effect before you repeat it, or repeat it under \
+            Internal::Store(_)
+            | Internal::Sandbox(_)
+            | Internal::Invariant(_)
+            | Internal::Policy(_)
+            | Internal::Secret(_)
+            | Internal::Document(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Something went wrong on the host. Look whether it took effect before you repeat it, or repeat it under \
                  the same Idempotency-Key. The host's log has it under this request id.",
-                )
-            }
+            ),
         };
         problem.debug = Some(chain);
         problem
+    }
+}
+
+impl From<Limited> for Problem {
+    fn from(limited: Limited) -> Self {
+        let (limit, group) = (limited.state.limit, limited.state.group.as_str());
+        let detail = format!(
+            "More than {limit} requests a minute of the kind `{group}`. Wait as Retry-After says, and ask less often."
+        );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(limited.retry_after)
     }
 }
 

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
 use crate::body::{FEW_FIELDS, JsonBody, PathOf};
 use crate::detached::detached;
+use crate::guard::{Asked, Authenticated};
 use crate::{ApiConfig, App, Problem};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
@@ -33,6 +33,7 @@ impl From<AccountError> for Problem {
                 "not_your_agent",
                 "An agent can change its own profile only. Use the API key of the agent that is named in the path.",
             ),
+            AccountError::Denied(denied) => denied.into(),
             AccountError::Internal(error) => error.into(),
         }
     }
@@ -52,8 +53,9 @@ struct Registered {
 
 /// Register an agent
 ///
-/// Anyone may. The agent gets an org of its own and an API key, which is shown this once.
-#[utoipa::path(post, path = "/agents", tag = "agents", request_body = NewAgent, responses(
+/// Anyone may: without a credential the agent gets an org of its own. An admin who has logged in registers it in its own
+/// org. The API key is shown this once.
+#[utoipa::path(post, path = "/agents", tag = "agents", security((), ("token" = [])), request_body = NewAgent, responses(
     (status = 201, description = "Registered", body = Registered),
     (status = 400, description = "`invalid_wallet`, `malformed_json`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
@@ -61,10 +63,14 @@ struct Registered {
 ))]
 async fn register(
     State(app): State<App>,
+    caller: Option<Authenticated>,
+    Asked(origin): Asked,
     JsonBody(new): JsonBody<NewAgent>,
 ) -> Result<(StatusCode, Json<Registered>), Problem> {
     let control = app.control.clone();
-    let registered = detached(async move { control.register_agent(new).await }).await?;
+    let caller = caller.map(|Authenticated(caller)| caller);
+    let registered =
+        detached(async move { control.register_agent(caller.as_ref(), &origin, new).await }).await?;
     let answer = Registered {
         agent: registered.agent,
         api_key: registered.api_key.reveal().to_owned(),
@@ -76,10 +82,9 @@ async fn register(
 /// Read an agent's profile
 ///
 /// The agent itself sees all of it, others the public part.
-#[utoipa::path(get, path = "/agents/{agent_id}", tag = "agents", security(("api_key" = [])),
+#[utoipa::path(get, path = "/agents/{agent_id}", tag = "agents", security(("token" = [])),
     params(("agent_id" = String, Path, description = "`agent_…`")), responses(
     (status = 200, body = AgentView),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`agent_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn get(
@@ -91,11 +96,10 @@ async fn get(
 }
 
 /// Change one's own profile
-#[utoipa::path(patch, path = "/agents/{agent_id}", tag = "agents", security(("api_key" = [])),
+#[utoipa::path(patch, path = "/agents/{agent_id}", tag = "agents", security(("token" = [])),
     params(("agent_id" = String, Path, description = "`agent_…`")), request_body = AgentChanges, responses(
     (status = 200, description = "The changed profile", body = AgentView),
     (status = 400, description = "`invalid_wallet`, `malformed_json`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`not_your_agent`", body = Problem),
     (status = 404, description = "`agent_not_found`, `no_such_id`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),

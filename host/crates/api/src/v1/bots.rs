@@ -12,9 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
 use crate::body::{JsonBody, ONE_BOT, OnceBody, PathOf, QueryOf};
 use crate::detached::detached;
+use crate::guard::Authenticated;
 use crate::idempotency::answer;
 use crate::list::{Slice, fifty, list_answer};
 use crate::{ApiConfig, App, Problem};
@@ -94,6 +94,7 @@ impl From<BotError> for Problem {
             )
             .retry_after(retry_after),
             BotError::Idempotency(error) => error.into(),
+            BotError::Denied(denied) => denied.into(),
             BotError::Internal(error) => error.into(),
         }
     }
@@ -109,12 +110,11 @@ list_answer!(
 );
 
 /// Deploy a bot or an oracle
-#[utoipa::path(post, path = "/bots", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(post, path = "/bots", tag = "bots", security(("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
     request_body = NewBot, responses(
     (status = 201, description = "Deployed", body = BotView),
     (status = 400, description = "`malformed_json`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 409, description = "`bot_name_taken`, `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`unknown_component`, `grant_missing`, `invalid_fields`, `invalid_body`, \
@@ -153,9 +153,8 @@ struct BotQuery {
 }
 
 /// List the org's bots
-#[utoipa::path(get, path = "/bots", tag = "bots", security(("api_key" = [])), params(BotQuery), responses(
+#[utoipa::path(get, path = "/bots", tag = "bots", security(("token" = [])), params(BotQuery), responses(
     (status = 200, body = BotList),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
 ))]
 async fn list(
@@ -175,10 +174,9 @@ async fn list(
 }
 
 /// Read a bot
-#[utoipa::path(get, path = "/bots/{bot_id}", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(get, path = "/bots/{bot_id}", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`")), responses(
     (status = 200, body = BotView),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn get(
@@ -192,11 +190,10 @@ async fn get(
 /// Change a bot
 ///
 /// Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
-#[utoipa::path(patch, path = "/bots/{bot_id}", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(patch, path = "/bots/{bot_id}", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`")), request_body = BotChanges, responses(
     (status = 200, description = "The changed bot, a version further", body = BotView),
     (status = 400, description = "`malformed_json`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`bot_name_taken`, `bot_changed`, `bot_terminated`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
@@ -215,10 +212,9 @@ async fn update(
 /// Delete a bot
 ///
 /// It takes no calls any more; what it left stays readable, and its name becomes free.
-#[utoipa::path(delete, path = "/bots/{bot_id}", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(delete, path = "/bots/{bot_id}", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`")), responses(
     (status = 204, description = "Deleted"),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`oracle_in_use`", body = Problem)
 ))]
@@ -244,11 +240,10 @@ struct Invoke {
 /// Call a bot
 ///
 /// Runs it once, in a fresh instance. The status is 200 however the guest ended: `outcome` says how.
-#[utoipa::path(post, path = "/bots/{bot_id}/invoke", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(post, path = "/bots/{bot_id}/invoke", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`")), request_body = Invoke, responses(
     (status = 200, description = "It ran; `outcome` says how it ended", body = InvokedBot),
     (status = 400, description = "`malformed_json`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`not_callable`, `bot_terminated`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
@@ -266,10 +261,9 @@ async fn invoke(
 }
 
 /// List a bot's calls
-#[utoipa::path(get, path = "/bots/{bot_id}/invocations", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(get, path = "/bots/{bot_id}/invocations", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`"), Slice), responses(
     (status = 200, body = InvocationList),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`bot_not_found`, `no_such_id`", body = Problem),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
 ))]
@@ -284,12 +278,11 @@ async fn invocations(
 }
 
 /// Read a call
-#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`"), ("invocation_id" = String, Path, description = "`inv_…`")),
     responses(
         (status = 200, body = InvocationView),
-        (status = 401, description = "`unauthorized`", body = Problem),
-        (status = 404, description = "`bot_not_found`, `invocation_not_found`, `no_such_id`", body = Problem)
+            (status = 404, description = "`bot_not_found`, `invocation_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn invocation(
     State(app): State<App>,
@@ -309,12 +302,11 @@ struct Logs {
 /// Read what a call logged
 ///
 /// Standard output, standard error and structured lines. An oracle's are sealed until the submission has passed.
-#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}/logs", tag = "bots", security(("api_key" = [])),
+#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}/logs", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`"), ("invocation_id" = String, Path, description = "`inv_…`")),
     responses(
         (status = 200, body = Logs),
-        (status = 401, description = "`unauthorized`", body = Problem),
-        (status = 403, description = "`logs_sealed`", body = Problem),
+            (status = 403, description = "`logs_sealed`", body = Problem),
         (status = 404, description = "`bot_not_found`, `invocation_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn logs(

@@ -6,9 +6,9 @@ use ringfence_model::Sha256;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
 use crate::body::{PathOf, QueryOf, at_most, bytes};
 use crate::detached::detached;
+use crate::guard::Authenticated;
 use crate::list::{Slice, list_answer};
 use crate::{ApiConfig, App, Problem};
 
@@ -30,6 +30,7 @@ impl From<ComponentError> for Problem {
                 "component_not_found",
                 "Your org has no component with this digest. Upload it with POST /api/v1/components.",
             ),
+            ComponentError::Denied(denied) => denied.into(),
             ComponentError::Internal(error) => error.into(),
         }
     }
@@ -43,13 +44,12 @@ list_answer!(
 /// Upload a component
 ///
 /// It is validated and compiled before it is stored. The same bytes again answer with what is there (status 200).
-#[utoipa::path(post, path = "/components", tag = "components", security(("api_key" = [])),
+#[utoipa::path(post, path = "/components", tag = "components", security(("token" = [])),
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component's bytes"),
     responses(
         (status = 201, description = "Stored", body = ComponentView),
         (status = 200, description = "It was there already", body = ComponentView),
-        (status = 401, description = "`unauthorized`", body = Problem),
-        (status = 413, description = "`body_too_large`", body = Problem),
+            (status = 413, description = "`body_too_large`", body = Problem),
         (status = 415, description = "`unsupported_media_type`", body = Problem),
         (status = 422, description = "`not_wasm`, `core_module`, `component_malformed`, `unknown_imports`, \
             `no_known_world`, …: what is wrong with the bytes; nothing was stored", body = Problem)
@@ -72,10 +72,9 @@ async fn upload(
 }
 
 /// Read about a component
-#[utoipa::path(get, path = "/components/{digest}", tag = "components", security(("api_key" = [])),
+#[utoipa::path(get, path = "/components/{digest}", tag = "components", security(("token" = [])),
     params(("digest" = String, Path, description = "`sha256:…`")), responses(
     (status = 200, body = ComponentView),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`component_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn get(
@@ -87,9 +86,8 @@ async fn get(
 }
 
 /// List the org's components
-#[utoipa::path(get, path = "/components", tag = "components", security(("api_key" = [])), params(Slice), responses(
+#[utoipa::path(get, path = "/components", tag = "components", security(("token" = [])), params(Slice), responses(
     (status = 200, body = ComponentList),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
 ))]
 async fn list(

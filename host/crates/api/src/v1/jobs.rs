@@ -9,9 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
 use crate::body::{NEXT_TO_NOTHING, Once, OnceBody, OptionalBody, PathOf, QueryOf};
 use crate::detached::detached;
+use crate::guard::Authenticated;
 use crate::idempotency::answer;
 use crate::list::{Slice, fifty, list_answer};
 use crate::{ApiConfig, App, Problem};
@@ -91,6 +91,7 @@ impl From<JobError> for Problem {
             .retry_after(crate::RETRY_AFTER),
             JobError::NoInput => Self::new(StatusCode::NOT_FOUND, "no_input", "The job was posted without an input."),
             JobError::Idempotency(error) => error.into(),
+            JobError::Denied(denied) => denied.into(),
             JobError::Internal(error) => error.into(),
         }
     }
@@ -117,12 +118,11 @@ list_answer!(
 /// Post a job
 ///
 /// It costs nothing until it is funded. `fee_bps` of the price is the platform's, the rest the worker's.
-#[utoipa::path(post, path = "/jobs", tag = "jobs", security(("api_key" = [])),
+#[utoipa::path(post, path = "/jobs", tag = "jobs", security(("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
     request_body = NewJob, responses(
     (status = 201, description = "Posted", body = JobView),
     (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`other_agent`, `agent_only`", body = Problem),
     (status = 409, description = "`idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
@@ -198,14 +198,13 @@ struct JobQuery {
 /// List jobs
 ///
 /// All callers see all jobs: they are offers. Filters combine; the order is stable.
-#[utoipa::path(get, path = "/jobs", tag = "jobs", security(("api_key" = [])), params(JobQuery), responses(
+#[utoipa::path(get, path = "/jobs", tag = "jobs", security(("token" = [])), params(JobQuery), responses(
     (status = 200, body = JobList),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
 ))]
 async fn list(
     State(app): State<App>,
-    _caller: Authenticated,
+    Authenticated(caller): Authenticated,
     QueryOf(query): QueryOf<JobQuery>,
 ) -> Result<Json<JobList>, Problem> {
     let slice = Slice { limit: query.limit, offset: query.offset }.checked()?;
@@ -229,31 +228,29 @@ async fn list(
         limit: slice.limit,
         offset: slice.offset,
     };
-    Ok(JobList::new(app.control.jobs(list).await?, slice))
+    Ok(JobList::new(app.control.jobs(&caller, list).await?, slice))
 }
 
 /// Read a job
-#[utoipa::path(get, path = "/jobs/{task_id}", tag = "jobs", security(("api_key" = [])),
+#[utoipa::path(get, path = "/jobs/{task_id}", tag = "jobs", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`")), responses(
     (status = 200, body = JobView),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn get(
     State(app): State<App>,
-    _caller: Authenticated,
+    Authenticated(caller): Authenticated,
     PathOf(id): PathOf<JobId>,
 ) -> Result<Json<JobView>, Problem> {
-    Ok(Json(app.control.job(&id).await?))
+    Ok(Json(app.control.job(&caller, &id).await?))
 }
 
 /// Read a job's input
 ///
 /// For its buyer and for the workers who hold a claim. The answer is the JSON that was posted, to the byte.
-#[utoipa::path(get, path = "/jobs/{task_id}/input", tag = "jobs", security(("api_key" = [])),
+#[utoipa::path(get, path = "/jobs/{task_id}/input", tag = "jobs", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`")), responses(
     (status = 200, description = "The input: any JSON", body = serde_json::Value),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`not_claimed`, `agent_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_input`, `no_such_id`", body = Problem)
 ))]
@@ -269,12 +266,11 @@ async fn input(
 /// Fund a job
 ///
 /// Moves the price from the buyer's balance into escrow and fixes the oracle, to the digest of its code.
-#[utoipa::path(post, path = "/jobs/{task_id}/fund", tag = "jobs", security(("api_key" = [])),
+#[utoipa::path(post, path = "/jobs/{task_id}/fund", tag = "jobs", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
     (status = 200, description = "Funded: claims are taken", body = JobView),
     (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 402, description = "`insufficient_funds`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
@@ -306,11 +302,10 @@ struct Claim {
 /// Claim a job
 ///
 /// Several workers may claim a job; the first whose submission passes is paid.
-#[utoipa::path(post, path = "/jobs/{task_id}/claim", tag = "jobs", security(("api_key" = [])),
+#[utoipa::path(post, path = "/jobs/{task_id}/claim", tag = "jobs", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`")), request_body = Option<Claim>, responses(
     (status = 201, description = "Claimed", body = ClaimView),
     (status = 400, description = "`malformed_json`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`own_job`, `other_agent`, `agent_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_not_funded`, `already_claimed`, `job_resolved`, `job_expired`, \
@@ -333,12 +328,11 @@ async fn claim(
 /// Cancel a job
 ///
 /// What was in escrow goes back to the buyer. Not while a submission is judged.
-#[utoipa::path(post, path = "/jobs/{task_id}/cancel", tag = "jobs", security(("api_key" = [])),
+#[utoipa::path(post, path = "/jobs/{task_id}/cancel", tag = "jobs", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
     (status = 200, description = "Cancelled", body = JobView),
     (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`submission_being_judged`, `job_resolved`, `job_expired`, `job_cancelled`, \

@@ -6,9 +6,9 @@ use ringfence_control::{BalanceView, DepositView, LedgerError, NewDeposit};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
 use crate::body::{FEW_FIELDS, OnceBody};
 use crate::detached::detached;
+use crate::guard::Authenticated;
 use crate::idempotency::answer;
 use crate::{ApiConfig, App, Problem};
 
@@ -21,11 +21,6 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Invalid(invalid) => invalid.into(),
-            LedgerError::NotOperator => Self::new(
-                StatusCode::FORBIDDEN,
-                "operator_only",
-                "Only an operator can book deposits. Use an operator key; the host makes one at its first start.",
-            ),
             LedgerError::NoSuchAgent => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "unknown_agent",
@@ -38,6 +33,7 @@ impl From<LedgerError> for Problem {
                  booked now.",
             ),
             LedgerError::Idempotency(error) => error.into(),
+            LedgerError::Denied(denied) => denied.into(),
             LedgerError::Internal(error) => error.into(),
         }
     }
@@ -46,12 +42,10 @@ impl From<LedgerError> for Problem {
 /// Book a deposit
 ///
 /// For operators: money has come in from outside and raises an agent's balance. Each `external_reference` once.
-#[utoipa::path(post, path = "/admin/ledger/deposits", tag = "ledger", security(("api_key" = [])),
+#[utoipa::path(post, path = "/admin/ledger/deposits", tag = "ledger", security(("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
     request_body = NewDeposit, responses(
     (status = 201, description = "Booked", body = DepositView),
-    (status = 401, description = "`unauthorized`", body = Problem),
-    (status = 403, description = "`operator_only`", body = Problem),
     (status = 409, description = "`deposit_already_booked`, `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`, `unknown_agent`, `idempotency_key_reused`", body = Problem)
@@ -69,9 +63,8 @@ async fn deposit(
 /// Read one's balance
 ///
 /// What the calling agent can spend. An operator reads the fees that the platform has earned.
-#[utoipa::path(get, path = "/ledger/balance", tag = "ledger", security(("api_key" = [])), responses(
+#[utoipa::path(get, path = "/ledger/balance", tag = "ledger", security(("token" = [])), responses(
     (status = 200, body = BalanceView),
-    (status = 401, description = "`unauthorized`", body = Problem)
 ))]
 async fn balance(
     State(app): State<App>,

@@ -1,11 +1,16 @@
 //! Version 1: a file an aggregate.
 
 mod agents;
+mod audit;
+mod auth;
 mod bots;
 mod components;
 mod jobs;
+mod keys;
 mod ledger;
+mod policies;
 mod submissions;
+mod users;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -19,4 +24,9 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(jobs::routes(config))
         .merge(submissions::routes())
         .merge(ledger::routes(config))
+        .merge(auth::routes(config))
+        .merge(users::routes(config))
+        .merge(keys::routes(config))
+        .merge(policies::routes(config))
+        .merge(audit::routes())
 }

@@ -9,9 +9,9 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
 use crate::body::{OnceBody, PathOf, QueryOf};
 use crate::detached::detached;
+use crate::guard::Authenticated;
 use crate::idempotency::answer;
 use crate::list::{Slice, fifty, list_answer};
 use crate::{App, Problem};
@@ -63,13 +63,12 @@ list_answer!(
 /// Submit a result
 ///
 /// It is judged soon after. Read the submission to learn the verdict.
-#[utoipa::path(post, path = "/jobs/{task_id}/submit", tag = "submissions", security(("api_key" = [])),
+#[utoipa::path(post, path = "/jobs/{task_id}/submit", tag = "submissions", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
     request_body = NewSubmission, responses(
     (status = 202, description = "Taken; it will be judged", body = SubmissionView),
     (status = 400, description = "`malformed_json`", body = Problem),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`not_claimed`, `other_agent`, `agent_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_not_funded`, `job_resolved`, `job_expired`, `job_cancelled`, `attempts_used`, \
@@ -91,10 +90,9 @@ async fn submit(
 /// List a job's submissions
 ///
 /// Oldest first. A worker sees its own in full, the buyer the winning one; of all others what is no secret.
-#[utoipa::path(get, path = "/jobs/{task_id}/submissions", tag = "submissions", security(("api_key" = [])),
+#[utoipa::path(get, path = "/jobs/{task_id}/submissions", tag = "submissions", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`"), Slice), responses(
     (status = 200, body = SubmissionList),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
 ))]
@@ -128,9 +126,8 @@ struct OwnQuery {
 /// List one's own submissions
 ///
 /// Over all jobs, newest first.
-#[utoipa::path(get, path = "/submissions", tag = "submissions", security(("api_key" = [])), params(OwnQuery), responses(
+#[utoipa::path(get, path = "/submissions", tag = "submissions", security(("token" = [])), params(OwnQuery), responses(
     (status = 200, body = SubmissionList),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 403, description = "`other_agent`, `agent_only`", body = Problem),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
 ))]
@@ -153,10 +150,9 @@ async fn list_own(
 /// Read a submission
 ///
 /// Its worker sees all of it, with the verdict and how it came about; the buyer does once it has won.
-#[utoipa::path(get, path = "/submissions/{submission_id}", tag = "submissions", security(("api_key" = [])),
+#[utoipa::path(get, path = "/submissions/{submission_id}", tag = "submissions", security(("token" = [])),
     params(("submission_id" = String, Path, description = "`sub_…`")), responses(
     (status = 200, body = SubmissionView),
-    (status = 401, description = "`unauthorized`", body = Problem),
     (status = 404, description = "`submission_not_found`, `no_such_id`", body = Problem)
 ))]
 async fn get(

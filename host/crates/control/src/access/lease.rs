@@ -49,6 +49,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Leased<K, V> {
         Ok(value)
     }
 
+    /// Whether `key` is known at this moment.
+    pub(super) fn holds(&self, key: &K) -> bool {
+        self.held().entries.peek(key).is_some_and(|(read_at, _)| read_at.elapsed() < LEASE)
+    }
+
     pub(super) fn forget(&self) {
         let mut held = self.held();
         held.entries.clear();
