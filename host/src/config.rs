@@ -56,6 +56,10 @@ pub(crate) struct Serve {
     #[arg(long, env = "DEV_MODE", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) dev_mode: bool,
 
+    /// Keep keys, passwords and addresses out of the logs. `false` writes what is logged as it is: for development.
+    #[arg(long, env = "DEBUG_REDACTED_MODE", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) debug_redacted_mode: bool,
+
     /// What the host is for. `production` refuses what is only fit for development.
     #[arg(long, env = "RINGFENCE_ENVIRONMENT", value_enum, default_value_t = Environment::Development)]
     pub(crate) environment: Environment,
@@ -129,13 +133,24 @@ pub(crate) enum ConfigError {
          switch off one of the two"
     )]
     DevModeInProduction,
+    #[error(
+        "DEBUG_REDACTED_MODE=false writes keys, passwords and addresses to the log and is refused with \
+         RINGFENCE_ENVIRONMENT=production; change one of the two"
+    )]
+    UnredactedInProduction,
 }
 
 impl Serve {
     /// Whether the settings go together.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.dev_mode && self.environment == Environment::Production {
+        if self.environment != Environment::Production {
+            return Ok(());
+        }
+        if self.dev_mode {
             return Err(ConfigError::DevModeInProduction);
+        }
+        if !self.debug_redacted_mode {
+            return Err(ConfigError::UnredactedInProduction);
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! `ringfence`: the command line, and the wiring of a host.
 
 mod config;
+mod logging;
+mod redact;
 mod serve;
 
 use clap::Parser as _;
@@ -8,6 +10,7 @@ use config::{Cli, Command};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
+    logging::log_panics();
     let result = match cli.command {
         Command::Serve(config) => serve::serve(config),
         Command::OperatorKey(database) => serve::operator_key(&database),
@@ -31,7 +34,8 @@ fn main() -> std::process::ExitCode {
 
 #[expect(clippy::print_stderr, reason = "a command's errors go to its standard error")]
 fn complain(message: &str) {
-    eprintln!("{message}");
+    // A database address has a password in it. The addresses stay: whoever is told that one is taken has to know which.
+    eprintln!("{}", redact::redact_secrets(message));
 }
 
 fn print_openapi() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,11 +12,10 @@ use ringfence_model::{ApiKey, FeeBps, SystemClock, SystemRng};
 use ringfence_runtime::{Runtime, RuntimeConfig};
 use ringfence_store::Store;
 use tokio::sync::watch;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::EnvFilter;
 
-use crate::config::{Database, LogFormat, Serve};
+use crate::config::{Database, Serve};
+use crate::logging;
 
 /// How long requests and evaluations that have begun may take to end after the host was told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -41,7 +40,8 @@ fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E) -> Failur
 pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
     config.check()?;
     keep_files_private();
-    start_logging(&config)?;
+    let filter = EnvFilter::try_new(&config.log);
+    logging::start(&config, filter.map_err(doing(format!("RINGFENCE_LOG `{}`", config.log)))?);
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     executor.block_on(run(config))
 }
@@ -127,7 +127,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
     let server = tokio::spawn(ringfence_api::serve(listener, control, api, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
-    tracing::info!(%address, "ringfence is listening; API documents at http://{address}/docs");
+    logging::announce(config.log_format, address);
 
     let (mut server, mut worker) = (server, worker);
     // Both go on until they are told to stop. One that ends before has failed, and a host without it is none.
@@ -178,19 +178,6 @@ fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure> {
 fn keep_files_private() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-}
-
-fn start_logging(config: &Serve) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.log).map_err(doing(format!("RINGFENCE_LOG `{}`", config.log)))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    match config.log_format {
-        LogFormat::Human => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).init();
-        }
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).init(),
-    }
-    Ok(())
 }
 
 /// Returns when the host is asked to stop: by the terminal, or by whoever supervises it.

@@ -51,14 +51,28 @@ async fn a_lost_operator_key_is_replaced(engine: Engine) {
 }
 
 #[test]
-fn development_mode_is_refused_in_production() {
+fn what_is_for_development_is_refused_in_production() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
-    let refused = ringfence(&["serve", "--data-dir", folder, "--dev-mode", "--environment", "production"]);
+    for (flag, name) in [("--dev-mode", "DEV_MODE"), ("--debug-redacted-mode=false", "DEBUG_REDACTED_MODE")] {
+        let refused = ringfence(&["serve", "--data-dir", folder, flag, "--environment", "production"]);
+        assert!(!refused.status.success());
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains(name) && said.contains("production"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing is made");
+}
+
+#[test]
+fn a_failed_start_does_not_show_the_password_of_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    // What cannot be read as a filter is quoted. The address is for the person at the terminal.
+    let log = "info=postgres://ada:open-sesame@203.0.113.77/x";
+    let refused = ringfence(&["serve", "--data-dir", folder, "--log", log]);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("DEV_MODE") && said.contains("production"), "{said}");
-    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing is made");
+    assert!(said.contains("203.0.113.77") && !said.contains("sesame"), "{said}");
 }
 
 #[test]

@@ -3,3 +3,4 @@ mod crash;
 mod faults;
 mod job_done;
 mod races;
+mod redaction;

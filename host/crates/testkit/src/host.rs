@@ -128,7 +128,7 @@ async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> 
     let mut command = Command::new(binary);
     command
         .arg("serve")
-        .args(["--listen", "127.0.0.1:0", "--slots", "16", "--log", "info"])
+        .args(["--listen", "127.0.0.1:0", "--slots", "16"])
         .arg("--data-dir")
         .arg(folder)
         .arg("--operator-key-file")
@@ -138,6 +138,8 @@ async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> 
         .args(&options.args)
         .env_remove("DATABASE_URL")
         .env_remove("DEV_MODE")
+        .env_remove("DEBUG_REDACTED_MODE")
+        .env("RINGFENCE_LOG", "info")
         .envs(options.env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
