@@ -1,9 +1,14 @@
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use ringfence_api::ConnectionLimits;
+use ringfence_control::RateLimits;
+use ringfence_model::{OrgId, Role};
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// Runs other people's bots inside WebAssembly sandboxes and pays for their results.
 #[derive(Debug, Parser)]
@@ -19,8 +24,89 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Make one more operator key and print it: for when the first one is lost.
     OperatorKey(Database),
+    /// Users, who log in with a password.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// The keys that seal the database's secrets and sign tokens.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// The audit log.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Print the permission matrix: which role may do what.
+    Permissions,
     /// Print the OpenAPI document.
     Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a user, such as the first admin. The password is read from standard input.
+    Create(CreateUser),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateUser {
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// The address that the user logs in with.
+    #[arg(long)]
+    pub(crate) email: String,
+
+    /// What people call the user.
+    #[arg(long)]
+    pub(crate) name: String,
+
+    /// `admin`, `operator`, `user` or `viewer`.
+    #[arg(long)]
+    pub(crate) role: Role,
+
+    /// The org that the user belongs to; the operators' if none is named.
+    #[arg(long)]
+    pub(crate) org: Option<OrgId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Print a new master key.
+    Generate,
+    /// Make a new master key and seal every secret under it.
+    Rotate(RotateMasterKey),
+    /// Sign tokens with a new key from now on.
+    RotateSigning(RotateSigningKey),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateMasterKey {
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// Make no new key: drop all but the first from the file, once every secret is sealed under it.
+    #[arg(long)]
+    pub(crate) forget_old: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateSigningKey {
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    /// Forget the keys so far: everybody has to log in again.
+    #[arg(long)]
+    pub(crate) forget_old: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Look through every chain and name the first broken link.
+    Verify(Database),
 }
 
 /// Where things are kept.
@@ -31,8 +117,13 @@ pub(crate) struct Database {
     pub(crate) data_dir: PathBuf,
 
     /// PostgreSQL instead of the embedded database, as `postgres://user:password@host/name`.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub(crate) database_url: Option<String>,
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = secret)]
+    pub(crate) database_url: Option<SecretString>,
+
+    /// File with the master key, which seals the secrets in the database. Or give the key itself in
+    /// RINGFENCE_MASTER_KEY. Without either, one is made in the data folder.
+    #[arg(long, env = "RINGFENCE_MASTER_KEY_FILE")]
+    pub(crate) master_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +195,31 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_RESPONSE_WRITE_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) response_write_timeout_seconds: u64,
 
+    /// Requests that read, a minute, by a key or a user. A key can have a limit of its own.
+    #[arg(long, env = "RINGFENCE_READS_PER_MINUTE", default_value = "60", value_parser = a_minute)]
+    pub(crate) reads_per_minute: NonZeroU32,
+
+    /// Requests that change something, a minute, by a key or a user.
+    #[arg(long, env = "RINGFENCE_WRITES_PER_MINUTE", default_value = "20", value_parser = a_minute)]
+    pub(crate) writes_per_minute: NonZeroU32,
+
+    /// Requests without a key or token, or with a wrong one, a minute, by an address.
+    #[arg(long, env = "RINGFENCE_ANONYMOUS_PER_MINUTE", default_value = "60", value_parser = a_minute)]
+    pub(crate) anonymous_per_minute: NonZeroU32,
+
+    /// Logins a minute, by an address, and into an account.
+    #[arg(long, env = "RINGFENCE_LOGINS_PER_MINUTE", default_value = "10", value_parser = a_minute)]
+    pub(crate) logins_per_minute: NonZeroU32,
+
+    /// Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`, separated by commas.
+    #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+
+    /// Let a production host listen on an address that is not loopback without a trusted proxy: something else in front of
+    /// it speaks TLS.
+    #[arg(long, env = "RINGFENCE_ALLOW_OPEN_BIND", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) allow_open_bind: bool,
+
     /// How logs are written.
     #[arg(long, env = "RINGFENCE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log_format: LogFormat,
@@ -125,34 +241,81 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Settings that must not go together.
+/// Settings that must not go together with `RINGFENCE_ENVIRONMENT=production`. All of them are told at once.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+#[error("refused with RINGFENCE_ENVIRONMENT=production:{}", .0.iter().map(|one| format!("\n  - {one}")).collect::<String>())]
+pub(crate) struct Unsafe(pub(crate) Vec<Danger>);
+
+/// Something that is only fit for development.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Danger {
+    #[error("DEV_MODE shows internal errors to clients; switch it off")]
+    DevMode,
+    #[error("DEBUG_REDACTED_MODE=false writes keys, passwords and addresses to the log; leave it on")]
+    Unredacted,
     #[error(
-        "DEV_MODE shows internal errors to clients and is refused with RINGFENCE_ENVIRONMENT=production; \
-         switch off one of the two"
+        "RINGFENCE_LISTEN is open to other machines, and keys would cross the network in the clear; listen on 127.0.0.1, \
+         name the proxy that speaks TLS in RINGFENCE_TRUSTED_PROXIES, or set RINGFENCE_ALLOW_OPEN_BIND=true if \
+         something else does"
     )]
-    DevModeInProduction,
+    OpenBind,
+    #[error("DATABASE_URL has a placeholder for a password; give the database's user a real one")]
+    PlaceholderPassword,
     #[error(
-        "DEBUG_REDACTED_MODE=false writes keys, passwords and addresses to the log and is refused with \
-         RINGFENCE_ENVIRONMENT=production; change one of the two"
+        "there is no master key; make one with `ringfence keys generate`, keep it apart from the database, and give it in \
+         RINGFENCE_MASTER_KEY_FILE or RINGFENCE_MASTER_KEY"
     )]
-    UnredactedInProduction,
+    NoMasterKey,
 }
+
+/// Passwords that stand in examples.
+const PLACEHOLDERS: &[&str] = &[
+    "password",
+    "passwd",
+    "postgres",
+    "changeme",
+    "change-me",
+    "change_me",
+    "secret",
+    "example",
+    "admin",
+    "test",
+    "ringfence",
+    "123456",
+    "12345678",
+    "xxx",
+    "todo",
+];
 
 impl Serve {
     /// Whether the settings go together.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), Unsafe> {
         if self.environment != Environment::Production {
             return Ok(());
         }
-        if self.dev_mode {
-            return Err(ConfigError::DevModeInProduction);
+        let open =
+            !self.listen.ip().is_loopback() && self.trusted_proxies.is_empty() && !self.allow_open_bind;
+        let given = std::env::var_os(crate::master_key::VARIABLE).is_some_and(|key| !key.is_empty());
+        let dangers = [
+            (self.dev_mode, Danger::DevMode),
+            (!self.debug_redacted_mode, Danger::Unredacted),
+            (open, Danger::OpenBind),
+            (self.database.has_placeholder_password(), Danger::PlaceholderPassword),
+            (!given && self.database.master_key_file.is_none(), Danger::NoMasterKey),
+        ];
+        let found: Vec<_> =
+            dangers.into_iter().filter_map(|(found, danger)| found.then_some(danger)).collect();
+        if found.is_empty() { Ok(()) } else { Err(Unsafe(found)) }
+    }
+
+    /// What principals and addresses may do a minute.
+    pub(crate) const fn rate_limits(&self) -> RateLimits {
+        RateLimits {
+            reads_per_minute: self.reads_per_minute,
+            writes_per_minute: self.writes_per_minute,
+            anonymous_per_minute: self.anonymous_per_minute,
+            logins_per_minute: self.logins_per_minute,
         }
-        if !self.debug_redacted_mode {
-            return Err(ConfigError::UnredactedInProduction);
-        }
-        Ok(())
     }
 
     /// What the API holds its clients' connections to.
@@ -170,8 +333,86 @@ impl Serve {
 impl Database {
     /// What the store is opened with.
     pub(crate) fn url(&self) -> String {
-        self.database_url
-            .clone()
-            .unwrap_or_else(|| format!("sqlite:{}", self.data_dir.join("ringfence.db").display()))
+        self.database_url.as_ref().map_or_else(
+            || format!("sqlite:{}", self.data_dir.join("ringfence.db").display()),
+            |url| url.expose_secret().to_owned(),
+        )
+    }
+
+    fn has_placeholder_password(&self) -> bool {
+        let url = self.database_url.as_ref().map(|url| url.expose_secret());
+        let credentials =
+            url.and_then(|url| url.split_once("://")?.1.rsplit_once('@')).map(|(before, _)| before);
+        let password =
+            credentials.and_then(|credentials| credentials.split_once(':')).map(|(_, password)| password);
+        password.is_some_and(|password| {
+            let password = password.to_lowercase();
+            password.is_empty() || PLACEHOLDERS.contains(&password.as_str()) || password.starts_with('<')
+        })
+    }
+}
+
+/// A value that is never shown.
+fn secret(value: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(value.to_owned().into())
+}
+
+/// Requests a minute.
+fn a_minute(value: &str) -> Result<NonZeroU32, String> {
+    let number = value.parse().ok().filter(|number: &NonZeroU32| number.get() <= 1_000_000);
+    number.ok_or_else(|| "must be 1 to 1000000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dangers(arguments: &[&str]) -> Vec<Danger> {
+        let all = [&["ringfence", "serve", "--environment", "production"], arguments].concat();
+        let Command::Serve(serve) = Cli::try_parse_from(all).unwrap().command else { panic!("it serves") };
+        serve.check().err().map_or_else(Vec::new, |Unsafe(dangers)| dangers)
+    }
+
+    #[test]
+    fn what_is_for_development_is_refused_in_production() {
+        let key = ["--master-key-file", "/somewhere"];
+        let with_key = |more: &[&str]| dangers(&[&key, more].concat());
+        assert_eq!(with_key(&[]), []);
+        assert_eq!(dangers(&[]), [Danger::NoMasterKey]);
+        assert_eq!(with_key(&["--dev-mode"]), [Danger::DevMode]);
+        assert_eq!(with_key(&["--debug-redacted-mode=false"]), [Danger::Unredacted]);
+        assert_eq!(with_key(&["--listen", "0.0.0.0:80"]), [Danger::OpenBind]);
+        assert_eq!(with_key(&["--listen", "[::]:80"]), [Danger::OpenBind]);
+        assert_eq!(with_key(&["--listen", "0.0.0.0:80", "--trusted-proxies", "10.0.0.0/8,fd00::/8"]), []);
+        assert_eq!(with_key(&["--listen", "0.0.0.0:80", "--allow-open-bind"]), []);
+        assert_eq!(with_key(&["--listen", "[::1]:80"]), []);
+    }
+
+    #[test]
+    fn a_placeholder_is_no_password() {
+        let url = |url: &str| dangers(&["--master-key-file", "/somewhere", "--database-url", url]);
+        for password in ["postgres", "ChangeMe", "", "<your password>"] {
+            let found = url(&format!("postgres://ringfence:{password}@db/ringfence"));
+            assert_eq!(found, [Danger::PlaceholderPassword], "{password}");
+        }
+        assert_eq!(url("postgres://ringfence:k3Jd81%40x@db/ringfence"), []);
+        // A socket, or a certificate, needs none.
+        assert_eq!(url("postgres://ringfence@db/ringfence"), []);
+        assert_eq!(url("postgres:///ringfence?host=/run/postgresql"), []);
+    }
+
+    #[test]
+    fn settings_do_not_show_secrets() {
+        let cli =
+            Cli::try_parse_from(["ringfence", "serve", "--database-url", "postgres://u:hidden-word@db/x"]);
+        assert!(!format!("{:?}", cli.unwrap()).contains("hidden-word"));
+    }
+
+    #[test]
+    fn a_limit_is_a_number_that_can_be_kept() {
+        for bad in ["0", "-1", "1000001", "many"] {
+            assert!(a_minute(bad).is_err(), "{bad}");
+        }
+        assert_eq!(a_minute("60").unwrap().get(), 60);
     }
 }

@@ -1,19 +1,29 @@
 //! `ringfence`: the command line, and the wiring of a host.
 
+mod commands;
 mod config;
 mod logging;
+mod master_key;
 mod redact;
 mod serve;
 
 use clap::Parser as _;
-use config::{Cli, Command};
+use config::{AuditCommand, Cli, Command, KeysCommand, UserCommand};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     logging::log_panics();
     let result = match cli.command {
         Command::Serve(config) => serve::serve(config),
-        Command::OperatorKey(database) => serve::operator_key(&database),
+        Command::OperatorKey(database) => commands::operator_key(&database),
+        Command::User { command: UserCommand::Create(arguments) } => commands::create_user(arguments),
+        Command::Keys { command: KeysCommand::Generate } => commands::generate_master_key(),
+        Command::Keys { command: KeysCommand::Rotate(arguments) } => commands::rotate_master_key(&arguments),
+        Command::Keys { command: KeysCommand::RotateSigning(arguments) } => {
+            commands::rotate_signing_key(&arguments)
+        }
+        Command::Audit { command: AuditCommand::Verify(database) } => commands::verify_audit_log(&database),
+        Command::Permissions => commands::permissions(),
         Command::Openapi => print_openapi(),
     };
     match result {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_api::ApiConfig;
-use ringfence_control::{Control, Settings, StoredComponents};
+use ringfence_control::{Control, Settings, StoredComponents, is_sealed};
 use ringfence_model::{ApiKey, FeeBps, SystemClock, SystemRng};
 use ringfence_runtime::{Runtime, RuntimeConfig};
 use ringfence_store::Store;
@@ -16,11 +16,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Database, Serve};
 use crate::logging;
+use crate::master_key::Source;
 
 /// How long requests and evaluations that have begun may take to end after the host was told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
-type Failure = Box<dyn Error>;
+/// Why the program ends.
+pub(crate) type Failure = Box<dyn Error>;
 
 /// Something failed; its cause is the source.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +33,8 @@ struct While {
     source: Failure,
 }
 
-fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E) -> Failure {
+/// Says what was being done when something failed.
+pub(crate) fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E) -> Failure {
     let doing = doing.into();
     move |error| Box::new(While { doing, source: error.into() })
 }
@@ -46,32 +49,13 @@ pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
     executor.block_on(run(config))
 }
 
-/// Makes and prints an operator key.
-pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
+/// Runs a command that needs the database.
+pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     keep_files_private();
-    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    executor.block_on(async {
-        let store = open_store(database).await?;
-        let config = RuntimeConfig { slots: 1, ..RuntimeConfig::default() };
-        let runtime = Runtime::new(config, Arc::new(StoredComponents(store.clone())))?;
-        let (control, first) = Control::start(
-            store,
-            runtime,
-            Arc::new(SystemClock),
-            Arc::new(SystemRng::new()),
-            Settings::default(),
-        )
-        .await?;
-        let key = match first {
-            Some(key) => key,
-            None => control.add_operator_key().await?,
-        };
-        writeln!(std::io::stdout(), "{}", key.reveal())?;
-        Ok(())
-    })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
-async fn open_store(database: &Database) -> Result<Store, Failure> {
+pub(crate) async fn open_store(database: &Database) -> Result<Store, Failure> {
     let folder = &database.data_dir;
     std::fs::create_dir_all(folder)
         .map_err(doing(format!("the data folder {} cannot be made", folder.display())))?;
@@ -90,15 +74,23 @@ async fn run(config: Serve) -> Result<(), Failure> {
         Arc::new(StoredComponents(store.clone())),
     )
     .map_err(doing("the sandbox cannot be set up"))?;
+    let master = Source::of(&config.database)?.load(is_sealed(&store).await?)?;
     let settings = Settings {
+        rate_limits: config.rate_limits(),
         platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
         oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
         ..Settings::default()
     };
-    let (control, operator_key) =
-        Control::start(store.clone(), runtime, Arc::new(SystemClock), Arc::new(SystemRng::new()), settings)
-            .await
-            .map_err(doing("the database cannot be used"))?;
+    let (control, operator_key) = Control::start(
+        store.clone(),
+        runtime,
+        master,
+        Arc::new(SystemClock),
+        Arc::new(SystemRng::new()),
+        settings,
+    )
+    .await
+    .map_err(doing("the database cannot be used"))?;
     if let Some(key) = operator_key {
         hand_over(&key, config.operator_key_file.as_deref())?;
     }
@@ -119,6 +111,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
         dev_mode: config.dev_mode,
         max_component_bytes: config.max_component_bytes,
         max_body_bytes: config.max_body_bytes,
+        trusted_proxies: config.trusted_proxies.clone(),
         connections: config.connections(),
     };
     let (stop, stopping) = watch::channel(false);

@@ -144,18 +144,18 @@ impl Control {
         let org = Org { id: OrgId::platform(), name: "operators".to_owned(), created_at: clock.now() };
         // Of several hosts that start at once, one inserts the org, and with it the key.
         let operator_key = match accounts::insert_org(&mut tx, &org).await {
-            Ok(()) => {
-                let (_, key) = first_operator_key(&mut tx, &*clock, &*rng, "first operator key").await?;
-                tx.commit().await?;
-                Some(key)
-            }
+            Ok(()) => Some(first_operator_key(&mut tx, &*clock, &*rng, "first operator key").await?.1),
             Err(StoreError::Conflict(_)) => {
                 drop(tx);
+                tx = store.begin().await?;
                 None
             }
             Err(error) => return Err(error.into()),
         };
-        let access = Access::open(&store, master, (&*clock, &*rng)).await?;
+        // With the key, or not at all: a key that nobody was shown would be lost.
+        Access::seed(&mut tx, &master, (&*clock, &*rng)).await?;
+        tx.commit().await?;
+        let access = Access::open(&store, master).await?;
         let policies = Policies::load(&store).await?;
         let host_id = HostId::new(&*clock, &*rng);
         Ok((

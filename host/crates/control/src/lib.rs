@@ -54,7 +54,7 @@ pub use policy::{
     permission_table, policy_schema,
 };
 pub use ringfence_store::components::ComponentKind;
-pub use secrets::{BadMasterKey, MasterKeys, SealError, reseal_all};
+pub use secrets::{BadMasterKey, MasterKeys, SealError, is_sealed, reseal_all};
 pub use submissions::{
     EvaluationView, NewSubmission, PrivateSubmissionView, StepView, SubmissionError, SubmissionView,
 };

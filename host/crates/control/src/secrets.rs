@@ -196,6 +196,14 @@ pub(crate) async fn of_kind(store: &Store, master: &MasterKeys, kind: &str) -> R
     sealed.iter().map(open).collect()
 }
 
+/// Whether the database holds secrets, which only its master key opens.
+///
+/// # Errors
+/// [`Internal`] if the database fails.
+pub async fn is_sealed(store: &Store) -> Result<bool, Internal> {
+    Ok(!secrets::all(&mut store.reader().await?).await?.is_empty())
+}
+
 /// Seals every secret under the first master key; how many were sealed under another one before.
 ///
 /// # Errors

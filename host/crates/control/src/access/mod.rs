@@ -64,19 +64,22 @@ pub enum AuthenticationError {
 }
 
 impl Access {
-    /// Opens the host's secrets; on a new database, makes them.
-    pub(crate) async fn open(
-        store: &Store,
-        master: MasterKeys,
+    /// Makes the host's secrets, on a database that has none.
+    pub(crate) async fn seed(
+        tx: &mut Tx,
+        master: &MasterKeys,
         (clock, rng): (&dyn Clock, &dyn Rng),
-    ) -> Result<Self, Internal> {
-        let mut tx = store.begin().await?;
-        if ringfence_store::secrets::of_kind(&mut tx, tokens::SIGNING_KEY).await?.is_empty() {
-            new_signing_key(&mut tx, &master, (clock, rng)).await?;
+    ) -> Result<(), Internal> {
+        if ringfence_store::secrets::of_kind(tx, tokens::SIGNING_KEY).await?.is_empty() {
+            new_signing_key(tx, master, (clock, rng)).await?;
         }
         let audit = (AUDIT_KEY, AUDIT_KEY);
-        secrets::keep(&mut tx, &master, (clock, rng), audit, &random(rng)).await?;
-        tx.commit().await?;
+        secrets::keep(tx, master, (clock, rng), audit, &random(rng)).await?;
+        Ok(())
+    }
+
+    /// Opens the host's secrets.
+    pub(crate) async fn open(store: &Store, master: MasterKeys) -> Result<Self, Internal> {
         Ok(Self {
             audit_key: audit_key(store, &master).await?,
             signing: SigningKeys::load(store, &master).await?,

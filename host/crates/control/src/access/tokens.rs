@@ -185,7 +185,14 @@ impl SigningKeys {
             return Ok(keys);
         }
         let read_at = Instant::now();
-        let keys = read(store, master).await?;
+        let keys = match read(store, master).await {
+            // The master key was rotated and this host was not restarted: it goes on with the keys that it has.
+            Err(error @ Internal::Secret(_)) => {
+                tracing::error!(%error, "the signing keys cannot be opened; restart this host with the new master key");
+                keys
+            }
+            read => read?,
+        };
         let mut held = self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *held = Held { keys: Arc::clone(&keys), read_at };
         Ok(keys)

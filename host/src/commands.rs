@@ -1,0 +1,174 @@
+//! What is done from the command line beside serving: whoever has that, has the database and the master key.
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use ringfence_control::{
+    Control, MasterKeys, NewUser, Settings, StoredComponents, is_sealed, permission_table, reseal_all,
+    verify_audit,
+};
+use ringfence_model::{SystemClock, SystemRng};
+use ringfence_runtime::{Runtime, RuntimeConfig};
+use ringfence_store::Store;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::{CreateUser, Database, RotateMasterKey, RotateSigningKey};
+use crate::master_key::{self, Source};
+use crate::serve::{Failure, block_on, open_store};
+
+/// Makes and prints an operator key.
+pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
+    block_on(async {
+        let (control, first) = control(database).await?;
+        let key = match first {
+            Some(key) => key,
+            None => control.add_operator_key().await?,
+        };
+        say(key.reveal())
+    })
+}
+
+/// Makes a user, whose password comes from standard input.
+pub(crate) fn create_user(arguments: CreateUser) -> Result<(), Failure> {
+    let password = password()?;
+    block_on(async {
+        let (control, _) = control(&arguments.database).await?;
+        let new = NewUser {
+            email: arguments.email,
+            name: arguments.name,
+            role: arguments.role,
+            password: Some(password),
+            password_hash: None,
+            org_id: arguments.org,
+        };
+        let user = control.create_user_by_command(new).await.map_err(|error| match error {
+            ringfence_control::UserError::Invalid(invalid) => {
+                let wrong = invalid.0.into_iter().map(|error| format!("{} {}", error.field, error.message));
+                wrong.collect::<Vec<_>>().join("; ").into()
+            }
+            other => Failure::from(other),
+        })?;
+        say(&format!("{} {} ({}) of {}", user.user_id, user.email, user.role, user.org_id))
+    })
+}
+
+/// The first line of standard input. At a terminal it is asked for; it is seen there while it is typed.
+fn password() -> Result<SecretString, Failure> {
+    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        write!(std::io::stderr(), "Password (at least 12 characters; it is shown as you type): ")?;
+        std::io::stderr().flush()?;
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned().into());
+    }
+    let mut text = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut text)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned().into())
+}
+
+/// Prints a new master key.
+pub(crate) fn generate_master_key() -> Result<(), Failure> {
+    say(MasterKeys::generate(&SystemRng::new()).expose_secret())
+}
+
+/// Seals all secrets under a new master key.
+pub(crate) fn rotate_master_key(arguments: &RotateMasterKey) -> Result<(), Failure> {
+    block_on(async {
+        let database = &arguments.database;
+        let store = open_store(database).await?;
+        let source = Source::of(database)?;
+        let before = source.load(is_sealed(&store).await?)?;
+        let file = source.file();
+        // That everything can be opened is seen before anything is changed.
+        reseal_all(&store, &before, &SystemRng::new()).await?;
+        if let Some(file) = file {
+            master_key::rewrite(file, arguments.forget_old)?;
+        }
+        let now = source.load(true)?;
+        let resealed = reseal_all(&store, &now, &SystemRng::new()).await?;
+        store.close().await;
+        let id = now.sealing_id();
+        say(&match (file, arguments.forget_old) {
+            (Some(file), true) => {
+                format!(
+                    "{} now holds the master key {id} alone; every secret is sealed under it",
+                    file.display()
+                )
+            }
+            (Some(file), false) => format!(
+                "{resealed} secrets are sealed under the new master key {id}, which stands first in {file}. Give that file \
+                 to every host and restart them; then `ringfence keys rotate --forget-old` drops the old keys.",
+                file = file.display()
+            ),
+            (None, _) => format!(
+                "every secret is sealed under {id}, the first key in {}. To rotate: put a new key before it, separated by \
+                 a comma, restart the hosts, and run this again; then take the old key out.",
+                master_key::VARIABLE
+            ),
+        })
+    })
+}
+
+/// Signs tokens with a new key from now on.
+pub(crate) fn rotate_signing_key(arguments: &RotateSigningKey) -> Result<(), Failure> {
+    block_on(async {
+        let (control, _) = control(&arguments.database).await?;
+        control.rotate_signing_key_by_command(arguments.forget_old).await?;
+        say(if arguments.forget_old {
+            "tokens are signed with a new key within a minute; everybody has to log in again"
+        } else {
+            "tokens are signed with a new key within a minute; those that were signed before stay good"
+        })
+    })
+}
+
+/// Looks through the audit log. An error if any chain is broken.
+pub(crate) fn verify_audit_log(database: &Database) -> Result<(), Failure> {
+    block_on(async {
+        let store = open_store(database).await?;
+        let master = Source::of(database)?.load(is_sealed(&store).await?)?;
+        let reports = verify_audit(&store, &master).await?;
+        store.close().await;
+        let mut broken = 0;
+        for report in &reports {
+            match &report.broken {
+                None => {
+                    say(&format!("{}: {} entries, the last {}", report.org_id, report.entries, report.hash))?
+                }
+                Some(link) => {
+                    broken += 1;
+                    say(&format!(
+                        "{}: BROKEN: {link} ({} entries before it are good)",
+                        report.org_id, report.entries
+                    ))?;
+                }
+            }
+        }
+        if broken == 0 {
+            Ok(())
+        } else {
+            Err(format!("{broken} of {} chains are broken", reports.len()).into())
+        }
+    })
+}
+
+/// Prints the permission matrix.
+pub(crate) fn permissions() -> Result<(), Failure> {
+    say(permission_table().trim_end())
+}
+
+async fn control(database: &Database) -> Result<(Control, Option<ringfence_model::ApiKey>), Failure> {
+    let store: Store = open_store(database).await?;
+    let master = Source::of(database)?.load(is_sealed(&store).await?)?;
+    let runtime = Runtime::new(
+        RuntimeConfig { slots: 1, ..RuntimeConfig::default() },
+        Arc::new(StoredComponents(store.clone())),
+    )?;
+    let (clock, rng) = (Arc::new(SystemClock), Arc::new(SystemRng::new()));
+    Ok(Control::start(store, runtime, master, clock, rng, Settings::default()).await?)
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Where the master key comes from: the environment, a file, or the data folder.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use ringfence_control::MasterKeys;
+use ringfence_model::SystemRng;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::Database;
+use crate::serve::{Failure, doing};
+
+/// The environment variable that holds the key itself.
+pub(crate) const VARIABLE: &str = "RINGFENCE_MASTER_KEY";
+
+/// Where the key comes from.
+pub(crate) enum Source {
+    Environment(SecretString),
+    File(PathBuf),
+    /// A file in the data folder, made at the first start.
+    DataFolder(PathBuf),
+}
+
+impl Source {
+    /// Where these settings say that the key is.
+    pub(crate) fn of(database: &Database) -> Result<Self, Failure> {
+        // A variable that is set to nothing is as good as none.
+        let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
+        match (variable, &database.master_key_file) {
+            (Some(_), Some(_)) => {
+                Err(format!("both {VARIABLE} and a master key file are given; give one of them").into())
+            }
+            (Some(value), None) => Ok(Self::Environment(value.into())),
+            (None, Some(file)) => Ok(Self::File(file.clone())),
+            (None, None) => Ok(Self::DataFolder(database.data_dir.join("master.key"))),
+        }
+    }
+
+    /// The file that the keys are in, if they are in one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Environment(_) => None,
+            Self::File(path) | Self::DataFolder(path) => Some(path),
+        }
+    }
+
+    /// The keys. Where the data folder has none, and the database nothing that one would open, a key is made.
+    pub(crate) fn load(&self, sealed: bool) -> Result<MasterKeys, Failure> {
+        let text = match self {
+            Self::Environment(value) => value.clone(),
+            Self::File(path) => read(path)?,
+            Self::DataFolder(path) => match read(path) {
+                Err(_) if !path.exists() && sealed => {
+                    return Err(format!(
+                        "the database's secrets are sealed under a master key, and {} is not there; put the key of the \
+                         host that made this database there, or name it with {VARIABLE} or RINGFENCE_MASTER_KEY_FILE",
+                        path.display()
+                    )
+                    .into());
+                }
+                Err(_) if !path.exists() => {
+                    make(path)?;
+                    read(path)?
+                }
+                read => read?,
+            },
+        };
+        let place = self.file().map_or_else(|| VARIABLE.to_owned(), |path| path.display().to_string());
+        MasterKeys::parse(&text).map_err(doing(format!("the master key in {place} cannot be used")))
+    }
+}
+
+fn read(path: &Path) -> Result<SecretString, Failure> {
+    let text = std::fs::read_to_string(path);
+    Ok(text.map_err(doing(format!("the master key cannot be read from {}", path.display())))?.into())
+}
+
+/// Makes a key. If another host on the same folder was faster, there is its key.
+fn make(path: &Path) -> Result<(), Failure> {
+    let text = format!(
+        "# Ringfence's master key: it seals the secrets in the database. Keep a copy of it elsewhere.\n{}\n",
+        MasterKeys::generate(&SystemRng::new()).expose_secret()
+    );
+    // Whole under another name first: a key that was cut short would lock everything up.
+    let written = write_beside(path, &text).and_then(|new| {
+        let linked = std::fs::hard_link(&new, path);
+        std::fs::remove_file(&new)?;
+        match linked {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
+    });
+    written.map_err(doing(format!("a master key cannot be written to {}", path.display())))
+}
+
+/// Puts a new key before those in the file, or, if it is to forget the old ones, leaves the first one alone in it.
+pub(crate) fn rewrite(path: &Path, forget_old: bool) -> Result<(), Failure> {
+    let text = read(path)?;
+    let is_key = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let keys: Vec<_> = text.expose_secret().lines().filter(is_key).collect();
+    let comments: Vec<_> = text.expose_secret().lines().filter(|line| !is_key(line)).collect();
+    let new = MasterKeys::generate(&SystemRng::new());
+    let kept: Vec<_> = if forget_old {
+        keys.into_iter().take(1).collect()
+    } else {
+        [vec![new.expose_secret()], keys].concat()
+    };
+    let text = [comments, kept].concat().join("\n") + "\n";
+    let written = write_beside(path, &text).and_then(|new| std::fs::rename(new, path));
+    written.map_err(doing(format!("{} cannot be rewritten", path.display())))
+}
+
+/// Writes a file for its owner alone beside `path`, to the disk; its name.
+fn write_beside(path: &Path, text: &str) -> std::io::Result<PathBuf> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(new)
+}
