@@ -33,13 +33,7 @@ async fn it_stops_when_it_is_asked_to(engine: Engine) {
 
 async fn a_lost_operator_key_is_replaced(engine: Engine) {
     let host = host(engine).await;
-    let url = host.database().url().to_owned();
-    let folder = host.database().folder().to_string_lossy().into_owned();
-    let mut args = vec!["operator-key", "--data-dir", &folder];
-    if engine == Engine::Postgres {
-        args.extend(["--database-url", &url]);
-    }
-    let made = ringfence(&args);
+    let made = host.command(&["operator-key"], "");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
     assert_ne!(key, host.operator_key());
@@ -98,8 +92,10 @@ fn what_cannot_work_is_said() {
 async fn files_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let host = host_with(Engine::Sqlite, HostOptions::default()).await;
-    for name in ["ringfence.db", "operator.key", "compiled"] {
-        let mode = std::fs::metadata(host.database().folder().join(name)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+    let database = host.database().url().strip_prefix("sqlite:").unwrap().into();
+    let files = ["operator.key", "master.key", "compiled"].map(|name| host.folder().join(name));
+    for path in files.into_iter().chain([database]) {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
     }
 }

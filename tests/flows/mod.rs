@@ -1,6 +1,9 @@
+mod audit;
 mod commands;
 mod crash;
 mod faults;
 mod job_done;
+mod limits;
 mod races;
 mod redaction;
+mod secrets;

@@ -1,10 +1,12 @@
 mod agents;
+mod auth;
 mod bodies;
 mod bots;
 mod components;
 mod connections;
 mod health;
 mod jobs;
+mod keys;
 mod ledger;
 mod mass_assignment;
 mod openapi;

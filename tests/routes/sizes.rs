@@ -59,7 +59,7 @@ async fn a_component_has_its_own() {
 
 /// Sends bytes and reads until the host closes the connection.
 fn raw(host: &Host, bytes: &[u8]) -> String {
-    let address = std::fs::read_to_string(host.database().folder().join("address")).unwrap();
+    let address = std::fs::read_to_string(host.folder().join("address")).unwrap();
     let mut stream = TcpStream::connect(address.trim()).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     // The host may close before it has read everything.

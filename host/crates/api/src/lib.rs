@@ -140,7 +140,14 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
         .and_then(|id| id.header_value().to_str().ok().map(str::to_owned));
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let headers = std::mem::take(response.headers_mut());
         response = problem.with_request_id(id).shown(app.config.dev_mode).into_response();
+        // What was put on it since it was made, such as what is left of a limit.
+        for (name, value) in &headers {
+            if name != header::CONTENT_LENGTH && !response.headers().contains_key(name) {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
     }
     if app.config.dev_mode {
         response

@@ -166,17 +166,27 @@ impl Control {
     /// Forgets what is kept for a time only. What fails is tried again the next time.
     async fn purge(&self) {
         let forgotten = async {
+            let now = self.clock.now();
             let mut tx = self.store.begin().await?;
-            let until = self.clock.now().minus(ringfence_store::idempotency::KEPT);
-            let count = ringfence_store::idempotency::purge(&mut tx, until).await?;
+            let until = now.minus(ringfence_store::idempotency::KEPT);
+            let keys = ringfence_store::idempotency::purge(&mut tx, until).await?;
+            let sessions = ringfence_store::sessions::purge(&mut tx, now).await?;
+            let limits = ringfence_store::rates::purge(&mut tx, now).await?;
             tx.commit().await?;
-            Ok::<_, ringfence_store::StoreError>(count)
+            Ok::<_, ringfence_store::StoreError>((keys, sessions, limits))
         };
         match forgotten.await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "idempotency keys older than a day are forgotten"),
+            Ok((0, 0, 0)) => {}
+            Ok((keys, sessions, limits)) => {
+                tracing::info!(
+                    keys,
+                    sessions,
+                    limits,
+                    "old idempotency keys, sessions and limits are forgotten"
+                );
+            }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "old keys cannot be forgotten")
+                tracing::warn!(error = &error as &dyn std::error::Error, "what is old cannot be forgotten");
             }
         }
     }

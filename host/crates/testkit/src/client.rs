@@ -65,6 +65,11 @@ impl Client {
         send(self.request(Method::PATCH, path, key).json(body)).await
     }
 
+    /// PUT of JSON.
+    pub async fn put(&self, path: &str, key: &str, body: &Value) -> Answer {
+        send(self.request(Method::PUT, path, key).json(body)).await
+    }
+
     /// DELETE.
     pub async fn delete(&self, path: &str, key: &str) -> Answer {
         send(self.request(Method::DELETE, path, key)).await

@@ -1,4 +1,4 @@
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 /// A database engine.
@@ -13,7 +13,8 @@ pub enum Engine {
 /// A database of a test's own. What it held is gone with it, or with the throw-away server.
 pub struct Database {
     url: String,
-    folder: TempDir,
+    /// Of the embedded one.
+    _folder: TempDir,
 }
 
 impl Database {
@@ -47,7 +48,7 @@ impl Database {
                 format!("{server}/{name}")
             }
         };
-        Self { url, folder }
+        Self { url, _folder: folder }
     }
 
     /// What a store is opened with.
@@ -56,9 +57,22 @@ impl Database {
         &self.url
     }
 
-    /// A folder that lives as long as the database.
-    #[must_use]
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
+    /// Does to the database what a host would never do.
+    ///
+    /// # Errors
+    /// What the database says.
+    ///
+    /// # Panics
+    /// If the database cannot be reached.
+    pub async fn meddle(&self, sql: &str) -> Result<u64, String> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let done = if self.url.starts_with("postgres") {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.map(|done| done.rows_affected())
+        } else {
+            let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.map(|done| done.rows_affected())
+        };
+        done.map_err(|error| error.to_string())
     }
 }

@@ -1,6 +1,10 @@
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use crate::{Client, Database, Engine};
 
@@ -17,7 +21,9 @@ pub struct HostOptions {
 pub struct Host {
     binary: PathBuf,
     options: HostOptions,
-    database: Database,
+    database: Arc<Database>,
+    /// Where this host keeps what is its own.
+    folder: Arc<TempDir>,
     process: Child,
     base: String,
 }
@@ -28,9 +34,50 @@ impl Host {
     /// # Panics
     /// If it does not start.
     pub async fn start(binary: &str, engine: Engine, options: HostOptions) -> Self {
-        let database = Database::new(engine).await;
-        let (process, base) = spawn(&PathBuf::from(binary), &database, &options).await;
-        Self { binary: binary.into(), options, database, process, base }
+        let (database, folder) =
+            (Arc::new(Database::new(engine).await), Arc::new(tempfile::tempdir().unwrap()));
+        let (process, base) = spawn(&PathBuf::from(binary), &database, folder.path(), &options).await;
+        Self { binary: binary.into(), options, database, folder, process, base }
+    }
+
+    /// Starts another host on the same database, with the same master key.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn another(&self) -> Self {
+        let (binary, database) = (self.binary.clone(), Arc::clone(&self.database));
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::copy(self.folder().join("master.key"), folder.path().join("master.key")).unwrap();
+        let options = self.options.clone();
+        let (process, base) = spawn(&binary, &database, folder.path(), &options).await;
+        Self { binary, options, database, folder, process, base }
+    }
+
+    /// Runs a command of the program on the host's database, with this on its standard input.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn command(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--data-dir").arg(self.folder());
+        command.args(["--database-url", self.database.url()]);
+        clean(&mut command).envs(self.options.env.iter().cloned());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        // A command that fails at once does not read it.
+        let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
+        process.wait_with_output().unwrap()
+    }
+
+    /// The folder where this host keeps what is its own.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// With other options from the next start on.
+    pub fn set_options(&mut self, options: HostOptions) {
+        self.options = options;
     }
 
     /// A client of this host.
@@ -51,7 +98,7 @@ impl Host {
     /// If it made none.
     #[must_use]
     pub fn operator_key(&self) -> String {
-        std::fs::read_to_string(self.database.folder().join("operator.key"))
+        std::fs::read_to_string(self.folder().join("operator.key"))
             .expect("an operator key")
             .trim()
             .to_owned()
@@ -66,7 +113,7 @@ impl Host {
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.database.folder().join("host.log")).unwrap_or_default()
+        std::fs::read_to_string(self.folder().join("host.log")).unwrap_or_default()
     }
 
     /// Ends the host as a crash would: kill −9.
@@ -80,7 +127,7 @@ impl Host {
 
     /// Starts a host again, on the same data, at another address.
     pub async fn restart(&mut self) {
-        let (process, base) = spawn(&self.binary, &self.database, &self.options).await;
+        let (process, base) = spawn(&self.binary, &self.database, self.folder.path(), &self.options).await;
         self.process = process;
         self.base = base;
     }
@@ -119,14 +166,32 @@ impl Drop for Host {
     }
 }
 
-async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> (Child, String) {
-    let folder = database.folder();
+/// A command that knows nothing of this process's settings.
+fn clean(command: &mut Command) -> &mut Command {
+    for variable in [
+        "DATABASE_URL",
+        "DEV_MODE",
+        "DEBUG_REDACTED_MODE",
+        "RINGFENCE_MASTER_KEY",
+        "RINGFENCE_MASTER_KEY_FILE",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+async fn spawn(
+    binary: &PathBuf,
+    database: &Database,
+    folder: &Path,
+    options: &HostOptions,
+) -> (Child, String) {
     let log_path = folder.join("host.log");
     let address_path = folder.join("address");
     let _ = std::fs::remove_file(&address_path);
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
     let mut command = Command::new(binary);
-    command
+    clean(&mut command)
         .arg("serve")
         .args(["--listen", "127.0.0.1:0", "--slots", "16"])
         .arg("--data-dir")
@@ -136,11 +201,6 @@ async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> 
         .arg("--address-file")
         .arg(&address_path)
         .args(&options.args)
-        .env_remove("DATABASE_URL")
-        .env_remove("DEV_MODE")
-        .env_remove("DEBUG_REDACTED_MODE")
-        .env_remove("RINGFENCE_MASTER_KEY")
-        .env_remove("RINGFENCE_MASTER_KEY_FILE")
         .env("RINGFENCE_LOG", "info")
         // A test asks faster than people do. Those of the limits set them.
         .env("RINGFENCE_READS_PER_MINUTE", "1000000")
@@ -151,9 +211,7 @@ async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> 
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
-    if database.url().starts_with("postgres") {
-        command.args(["--database-url", database.url()]);
-    }
+    command.args(["--database-url", database.url()]);
     let mut process = command.spawn().expect("the host can be started");
     let begun = Instant::now();
     loop {

@@ -1,0 +1,157 @@
+//! The master key and what is sealed under it.
+
+use std::process::Output;
+
+use ringfence_testkit::{
+    Client, Engine, Host, HostOptions, PASSWORD, Tokens, expect_problem, on_both_engines,
+};
+use serde_json::json;
+
+use crate::{host, host_with};
+
+on_both_engines!(
+    the_master_key_is_rotated,
+    a_signing_key_is_rotated,
+    a_wrong_master_key_is_named,
+    a_key_from_the_environment,
+    nothing_is_in_the_clear,
+);
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn new_key() -> String {
+    let program = env!("CARGO_BIN_EXE_ringfence");
+    let made = std::process::Command::new(program).args(["keys", "generate"]).output().unwrap();
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+async fn is_in(client: &Client, tokens: &Tokens) -> bool {
+    client.get("/auth/me", &tokens.access).await.status == 200
+}
+
+fn keys_in(host: &Host) -> Vec<String> {
+    let text = std::fs::read_to_string(host.folder().join("master.key")).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+async fn the_master_key_is_rotated(engine: Engine) {
+    let mut host = host(engine).await;
+    let tokens = Tokens::admin(&host).await;
+    let before = keys_in(&host);
+    let rotated = host.command(&["keys", "rotate"], "");
+    assert!(
+        rotated.status.success() && said(&rotated).contains("2 secrets are sealed"),
+        "{}",
+        said(&rotated)
+    );
+    let after = keys_in(&host);
+    assert_eq!((after.len(), &after[1..]), (2, &before[..]));
+    // The host that runs goes on with what it has.
+    assert!(is_in(&host.client(), &tokens).await);
+    host.kill();
+    host.restart().await;
+    assert!(is_in(&host.client(), &tokens).await, "nobody is logged out");
+    let dropped = host.command(&["keys", "rotate", "--forget-old"], "");
+    assert!(dropped.status.success(), "{}", said(&dropped));
+    assert_eq!(keys_in(&host), after[..1]);
+    host.kill();
+    host.restart().await;
+    assert!(is_in(&host.client(), &tokens).await);
+    assert!(host.command(&["audit", "verify"], "").status.success());
+}
+
+async fn a_signing_key_is_rotated(engine: Engine) {
+    let host = host(engine).await;
+    let client = host.client();
+    let old = Tokens::admin(&host).await;
+    expect_problem(&client.post_empty("/admin/signing-keys", &host.operator_key()).await, 403, "forbidden");
+    assert_eq!(client.post_empty("/admin/signing-keys", &old.access).await.status, 204);
+    let new = Tokens::login(&client, "root@example.org", PASSWORD).await;
+    let header = |tokens: &Tokens| tokens.access.split('.').next().unwrap().to_owned();
+    assert_ne!(header(&old), header(&new), "another kid");
+    assert!(is_in(&client, &old).await && is_in(&client, &new).await);
+    // Another host has not seen the new key yet, and learns of it by a token that names it.
+    if engine == Engine::Postgres {
+        let other = host.another().await;
+        assert_eq!(client.post_empty("/admin/signing-keys", &old.access).await.status, 204);
+        let newest = Tokens::login(&client, "root@example.org", PASSWORD).await;
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        assert!(is_in(&other.client(), &newest).await && is_in(&other.client(), &old).await);
+    }
+    let forget = client.post("/admin/signing-keys", &new.access, &json!({ "forget_old": true })).await;
+    assert_eq!(forget.status, 204, "{}", forget.text);
+    assert!(!is_in(&client, &old).await && !is_in(&client, &new).await);
+    assert!(is_in(&client, &Tokens::login(&client, "root@example.org", PASSWORD).await).await);
+    let by_command = host.command(&["keys", "rotate-signing"], "");
+    assert!(by_command.status.success(), "{}", said(&by_command));
+}
+
+async fn a_wrong_master_key_is_named(engine: Engine) {
+    let mut host = host(engine).await;
+    host.kill();
+    let file = host.folder().join("master.key");
+    let right = std::fs::read_to_string(&file).unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    // None, where there must be one: it is not made anew.
+    std::fs::remove_file(&file).unwrap();
+    let refused = host.command(&serve, "");
+    assert!(
+        !refused.status.success() && said(&refused).contains("sealed under a master key"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!file.exists());
+    // Another one.
+    let secret = new_key();
+    std::fs::write(&file, &secret).unwrap();
+    let refused = host.command(&serve, "");
+    assert!(
+        !refused.status.success() && said(&refused).contains("which this host does not have"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!said(&refused).contains(&secret));
+    for (text, problem) in [
+        ("changeme\n", "not 32 bytes"),
+        ("", "no master key"),
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", "placeholder"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let refused = host.command(&serve, "");
+        assert!(!refused.status.success() && said(&refused).contains(problem), "{text}: {}", said(&refused));
+    }
+    std::fs::write(&file, right).unwrap();
+    host.restart().await;
+}
+
+async fn a_key_from_the_environment(engine: Engine) {
+    let key = new_key();
+    let options =
+        HostOptions { env: vec![("RINGFENCE_MASTER_KEY".to_owned(), key)], ..HostOptions::default() };
+    let host = host_with(engine, options).await;
+    let tokens = Tokens::admin(&host).await;
+    assert!(is_in(&host.client(), &tokens).await && !host.folder().join("master.key").exists());
+    let both = host.command(&["audit", "verify", "--master-key-file", "/nowhere"], "");
+    assert!(!both.status.success() && said(&both).contains("give one of them"), "{}", said(&both));
+}
+
+/// Neither the keys that sign and chain, nor passwords, nor API keys stand in the database as they are.
+async fn nothing_is_in_the_clear(engine: Engine) {
+    let host = host(engine).await;
+    let tokens = Tokens::admin(&host).await;
+    let store = ringfence_store::Store::connect(host.database().url()).await.unwrap();
+    let secrets = ringfence_store::secrets::all(&mut store.reader().await.unwrap()).await.unwrap();
+    assert_eq!(secrets.len(), 2);
+    assert!(secrets.iter().all(|secret| secret.sealed.len() >= 80 && secret.master_key_id.len() == 12));
+    let user = ringfence_store::users::by_email(&mut store.reader().await.unwrap(), "root@example.org")
+        .await
+        .unwrap();
+    assert!(!user.unwrap().password_hash.contains(PASSWORD));
+    for shown in
+        [format!("{secrets:?}"), format!("{:?}", host.client().get("/users", &tokens.access).await.text)]
+    {
+        assert!(!shown.contains(&secrets[0].sealed) && !shown.contains("$argon2"), "{shown}");
+    }
+}
