@@ -12,10 +12,10 @@ use crate::statements::statements;
 use crate::{Session, StoreError};
 
 statements! {
-    TAKE = "INSERT INTO rate_limits (id, spent_until) VALUES ($1, $2 + $3)
+    TAKE = "INSERT INTO rate_limits (id, spent_until) VALUES ($1, CAST($2 AS BIGINT) + $3)
         ON CONFLICT (id) DO UPDATE SET spent_until =
             CASE WHEN rate_limits.spent_until > $2 THEN rate_limits.spent_until ELSE $2 END + $3
-        WHERE rate_limits.spent_until + $3 <= $2 + $4 OR rate_limits.spent_until <= $2
+        WHERE rate_limits.spent_until + $3 <= CAST($2 AS BIGINT) + $4 OR rate_limits.spent_until <= $2
         RETURNING spent_until";
     SPENT = "SELECT spent_until FROM rate_limits WHERE id = $1";
     PURGE = "DELETE FROM rate_limits WHERE spent_until <= $1";
