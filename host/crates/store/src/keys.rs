@@ -63,7 +63,8 @@ statements! {
     EXPIRE = "UPDATE api_keys SET expires_at = $2 WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)";
     SET_LIMITS = "UPDATE api_keys SET reads_per_minute = $2, writes_per_minute = $3 WHERE id = $1";
     TOUCH = "UPDATE api_keys SET last_used_at = $2 WHERE id = $1";
-    LIVE_COUNT = "SELECT COUNT(*) AS n FROM api_keys WHERE org_id = $1 AND revoked_at IS NULL";
+    LIVE_COUNT = "SELECT COUNT(*) AS n FROM api_keys WHERE org_id = $1 AND revoked_at IS NULL
+        AND (expires_at IS NULL OR expires_at > $2)";
 }
 
 /// Makes a key.
@@ -140,12 +141,12 @@ pub async fn valid_of_agent(
     s.all(VALID_OF_AGENT, args![agent, now], read).await
 }
 
-/// How many keys of an org are not revoked.
+/// How many keys of an org still count at `now`.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn live_count(s: &mut Session, org: &OrgId) -> Result<u64, StoreError> {
-    count(s, LIVE_COUNT, args![org]).await
+pub async fn live_count(s: &mut Session, org: &OrgId, now: Timestamp) -> Result<u64, StoreError> {
+    count(s, LIVE_COUNT, args![org, now]).await
 }
 
 /// Revokes a key. Whether it was not revoked before.

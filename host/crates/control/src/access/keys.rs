@@ -181,7 +181,7 @@ impl Control {
             return Err(KeyError::MoreThanYours);
         }
         let mut tx = self.store.begin().await?;
-        if keys::live_count(&mut tx, caller.org()).await? >= MAX_LIVE {
+        if keys::live_count(&mut tx, caller.org(), self.clock.now()).await? >= MAX_LIVE {
             return Err(KeyError::TooMany);
         }
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, caller.org());
