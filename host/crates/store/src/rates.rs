@@ -39,7 +39,9 @@ pub async fn take(
         return Ok(None);
     }
     let spent_until = s.optional(SPENT, args![id], |row| row.int("spent_until")).await?;
-    let wait = spent_until.map_or(0, |spent| spent + micros(cost) - micros(window) - now.as_micros());
+    // Cells that are worth more than the window are there when nothing is spent.
+    let ahead = micros(window.saturating_sub(cost));
+    let wait = spent_until.map_or(0, |spent| spent - ahead - now.as_micros());
     Ok(Some(Duration::from_micros(u64::try_from(wait).unwrap_or(0))))
 }
 
