@@ -113,3 +113,6 @@ CREATE TABLE audit_heads (
     seq     BIGINT NOT NULL,
     hash    TEXT NOT NULL
 );
+
+-- The claims on a job, also those that were given up.
+CREATE INDEX participants_by_job ON participants (job_id, claimed_at, id);
