@@ -103,7 +103,7 @@ pub async fn lock_head(s: &mut Session, org: &OrgId) -> Result<Head, StoreError>
 /// Appends an entry to the chain whose end is locked.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] if there is an entry in its place.
+/// [`StoreError::Conflict`] or, on SQLite, [`StoreError::Refused`] if there is an entry in its place.
 pub async fn append(s: &mut Session, entry: &Entry) -> Result<(), StoreError> {
     let seq = place(entry.seq)?;
     let args = args![
