@@ -129,16 +129,17 @@ pub async fn list_of_agent(
     Ok(Page { items, total: count(s, LIST_OF_AGENT_COUNT, args![agent]).await? })
 }
 
-/// The keys of an agent that still count at `now`, oldest first.
+/// The keys of an agent that still count at `now`, oldest first. Nobody else changes them until the transaction ends: a
+/// key that is being revoked is not replaced meanwhile.
 ///
 /// # Errors
-/// Those of the database.
-pub async fn valid_of_agent(
+/// [`StoreError::Busy`] if another transaction holds one of them for too long.
+pub async fn lock_valid_of_agent(
     s: &mut Session,
     agent: &AgentId,
     now: Timestamp,
 ) -> Result<Vec<Key>, StoreError> {
-    s.all(VALID_OF_AGENT, args![agent, now], read).await
+    s.all(s.locking(VALID_OF_AGENT), args![agent, now], read).await
 }
 
 /// How many keys of an org still count at `now`.

@@ -264,7 +264,7 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         accounts::lock_agent(&mut tx, agent).await?;
-        let mut old = keys::valid_of_agent(&mut tx, agent, now).await?;
+        let mut old = keys::lock_valid_of_agent(&mut tx, agent, now).await?;
         if caller.agent().is_some() {
             old.retain(|key| Some(&key.id) == caller.key());
             // It was revoked since the call came in: whoever did that would not want it replaced.
