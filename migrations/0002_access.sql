@@ -45,6 +45,8 @@ ALTER TABLE api_keys ADD COLUMN reads_per_minute BIGINT;
 ALTER TABLE api_keys ADD COLUMN writes_per_minute BIGINT;
 UPDATE api_keys SET role = 'operator', name = 'first operator key' WHERE agent_id IS NULL;
 CREATE INDEX api_keys_by_org ON api_keys (org_id, created_at, id);
+DROP INDEX api_keys_by_agent;
+CREATE INDEX api_keys_by_agent ON api_keys (agent_id, created_at, id);
 
 -- Cedar policies that operators have added to the permission matrix. They belong to the operators' org.
 CREATE TABLE policies (
@@ -111,3 +113,6 @@ CREATE TABLE audit_heads (
     seq     BIGINT NOT NULL,
     hash    TEXT NOT NULL
 );
+
+-- The claims on a job, also those that were given up.
+CREATE INDEX participants_by_job ON participants (job_id, claimed_at, id);

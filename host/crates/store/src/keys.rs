@@ -63,7 +63,8 @@ statements! {
     EXPIRE = "UPDATE api_keys SET expires_at = $2 WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)";
     SET_LIMITS = "UPDATE api_keys SET reads_per_minute = $2, writes_per_minute = $3 WHERE id = $1";
     TOUCH = "UPDATE api_keys SET last_used_at = $2 WHERE id = $1";
-    LIVE_COUNT = "SELECT COUNT(*) AS n FROM api_keys WHERE org_id = $1 AND revoked_at IS NULL";
+    LIVE_COUNT = "SELECT COUNT(*) AS n FROM api_keys WHERE org_id = $1 AND revoked_at IS NULL
+        AND (expires_at IS NULL OR expires_at > $2)";
 }
 
 /// Makes a key.
@@ -128,24 +129,25 @@ pub async fn list_of_agent(
     Ok(Page { items, total: count(s, LIST_OF_AGENT_COUNT, args![agent]).await? })
 }
 
-/// The keys of an agent that still count at `now`, oldest first.
+/// The keys of an agent that still count at `now`, oldest first. Nobody else changes them until the transaction ends: a
+/// key that is being revoked is not replaced meanwhile.
 ///
 /// # Errors
-/// Those of the database.
-pub async fn valid_of_agent(
+/// [`StoreError::Busy`] if another transaction holds one of them for too long.
+pub async fn lock_valid_of_agent(
     s: &mut Session,
     agent: &AgentId,
     now: Timestamp,
 ) -> Result<Vec<Key>, StoreError> {
-    s.all(VALID_OF_AGENT, args![agent, now], read).await
+    s.all(s.locking(VALID_OF_AGENT), args![agent, now], read).await
 }
 
-/// How many keys of an org are not revoked.
+/// How many keys of an org still count at `now`.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn live_count(s: &mut Session, org: &OrgId) -> Result<u64, StoreError> {
-    count(s, LIVE_COUNT, args![org]).await
+pub async fn live_count(s: &mut Session, org: &OrgId, now: Timestamp) -> Result<u64, StoreError> {
+    count(s, LIVE_COUNT, args![org, now]).await
 }
 
 /// Revokes a key. Whether it was not revoked before.

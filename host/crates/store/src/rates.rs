@@ -12,10 +12,10 @@ use crate::statements::statements;
 use crate::{Session, StoreError};
 
 statements! {
-    TAKE = "INSERT INTO rate_limits (id, spent_until) VALUES ($1, $2 + $3)
+    TAKE = "INSERT INTO rate_limits (id, spent_until) VALUES ($1, CAST($2 AS BIGINT) + $3)
         ON CONFLICT (id) DO UPDATE SET spent_until =
             CASE WHEN rate_limits.spent_until > $2 THEN rate_limits.spent_until ELSE $2 END + $3
-        WHERE rate_limits.spent_until + $3 <= $2 + $4 OR rate_limits.spent_until <= $2
+        WHERE rate_limits.spent_until + $3 <= CAST($2 AS BIGINT) + $4 OR rate_limits.spent_until <= $2
         RETURNING spent_until";
     SPENT = "SELECT spent_until FROM rate_limits WHERE id = $1";
     PURGE = "DELETE FROM rate_limits WHERE spent_until <= $1";
@@ -39,7 +39,9 @@ pub async fn take(
         return Ok(None);
     }
     let spent_until = s.optional(SPENT, args![id], |row| row.int("spent_until")).await?;
-    let wait = spent_until.map_or(0, |spent| spent + micros(cost) - micros(window) - now.as_micros());
+    // Cells that are worth more than the window are there when nothing is spent.
+    let ahead = micros(window.saturating_sub(cost));
+    let wait = spent_until.map_or(0, |spent| spent - ahead - now.as_micros());
     Ok(Some(Duration::from_micros(u64::try_from(wait).unwrap_or(0))))
 }
 

@@ -181,7 +181,7 @@ impl Control {
             return Err(KeyError::MoreThanYours);
         }
         let mut tx = self.store.begin().await?;
-        if keys::live_count(&mut tx, caller.org()).await? >= MAX_LIVE {
+        if keys::live_count(&mut tx, caller.org(), self.clock.now()).await? >= MAX_LIVE {
             return Err(KeyError::TooMany);
         }
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, caller.org());
@@ -264,7 +264,7 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         accounts::lock_agent(&mut tx, agent).await?;
-        let mut old = keys::valid_of_agent(&mut tx, agent, now).await?;
+        let mut old = keys::lock_valid_of_agent(&mut tx, agent, now).await?;
         if caller.agent().is_some() {
             old.retain(|key| Some(&key.id) == caller.key());
             // It was revoked since the call came in: whoever did that would not want it replaced.

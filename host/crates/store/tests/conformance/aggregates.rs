@@ -1,7 +1,7 @@
 //! What is written is read back, and every change of state says whether its guard held.
 
 use ringfence_model::*;
-use ringfence_store::accounts::{self, Key};
+use ringfence_store::accounts;
 use ringfence_store::bots::{self, BotFilter};
 use ringfence_store::components::{self, ComponentKind};
 use ringfence_store::invocations::{self, Invocation, Usage};
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::fixture::{self, Fixture};
 
 on_both_engines!(
-    accounts_and_keys,
+    orgs_and_agents,
     components_are_an_orgs_own,
     bots_by_name_and_version,
     a_bots_store_has_a_quota,
@@ -28,37 +28,18 @@ on_both_engines!(
     what_is_not_committed_is_not_there
 );
 
-async fn accounts_and_keys(engine: Engine) {
+async fn orgs_and_agents(engine: Engine) {
     let f = Fixture::new(engine).await;
     let mut tx = f.tx().await;
     assert_eq!(accounts::agent(&mut tx, &f.buyer.id).await.unwrap().as_ref(), Some(&f.buyer));
     let changed = accounts::Agent { name: "New".to_owned(), wallet_address: None, ..f.buyer.clone() };
     assert!(accounts::update_agent(&mut tx, &changed).await.unwrap());
     assert_eq!(accounts::agent(&mut tx, &f.buyer.id).await.unwrap(), Some(changed));
-    let secret = ApiKey::generate(&f.rng);
-    let key = Key {
-        id: ApiKeyId::new(&f.clock, &f.rng),
-        org_id: f.buyer.org_id.clone(),
-        agent_id: Some(f.buyer.id.clone()),
-        prefix: secret.prefix().to_owned(),
-        created_at: f.now(),
-        revoked_at: None,
-    };
-    accounts::insert_key(&mut tx, &key, &secret.hash()).await.unwrap();
-    assert_eq!(accounts::find_key(&mut tx, &secret.hash()).await.unwrap(), Some(key.clone()));
-    let other = ApiKey::generate(&f.rng);
-    assert_eq!(accounts::find_key(&mut tx, &other.hash()).await.unwrap(), None);
-    let revoked =
-        Key { id: ApiKeyId::new(&f.clock, &f.rng), revoked_at: Some(f.now()), agent_id: None, ..key.clone() };
-    accounts::insert_key(&mut tx, &revoked, &other.hash()).await.unwrap();
-    assert_eq!(accounts::find_key(&mut tx, &other.hash()).await.unwrap(), None, "revoked");
-    tx.commit().await.unwrap();
-    let mut tx = f.tx().await;
-    let twice = Key { id: ApiKeyId::new(&f.clock, &f.rng), ..key };
-    assert!(matches!(
-        accounts::insert_key(&mut tx, &twice, &secret.hash()).await,
-        Err(StoreError::Conflict(_))
-    ));
+    let unknown = accounts::Agent { id: AgentId::new(&f.clock, &f.rng), ..f.buyer.clone() };
+    assert!(!accounts::update_agent(&mut tx, &unknown).await.unwrap());
+    let org = accounts::lock_org(&mut tx, &f.buyer.org_id).await.unwrap().unwrap();
+    assert_eq!((org.id, org.name.as_str()), (f.buyer.org_id.clone(), "Buyer"));
+    assert_eq!(accounts::lock_org(&mut tx, &OrgId::new(&f.clock, &f.rng)).await.unwrap(), None);
 }
 
 async fn components_are_an_orgs_own(engine: Engine) {

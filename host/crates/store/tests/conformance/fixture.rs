@@ -55,16 +55,43 @@ impl Fixture {
 
     /// Does to the database what the store would never do.
     pub(crate) async fn meddle(&self, engine: Engine, sql: &'static str) {
+        self.try_to_meddle(engine, sql).await.unwrap();
+    }
+
+    /// As [`Self::meddle`], where the database may refuse.
+    pub(crate) async fn try_to_meddle(&self, engine: Engine, sql: &'static str) -> Result<(), sqlx::Error> {
         match engine {
             Engine::Postgres => {
                 let mut connection = sqlx::PgConnection::connect(self.database.url()).await.unwrap();
-                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await?;
             }
             Engine::Sqlite => {
                 let mut connection = sqlx::SqliteConnection::connect(self.database.url()).await.unwrap();
-                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await?;
             }
         }
+        Ok(())
+    }
+
+    /// The operators' org, which the first start of a host makes.
+    pub(crate) async fn platform(&self) -> OrgId {
+        let org = Org { id: OrgId::platform(), name: "Platform".to_owned(), created_at: self.now() };
+        let mut tx = self.tx().await;
+        accounts::insert_org(&mut tx, &org).await.unwrap();
+        tx.commit().await.unwrap();
+        org.id
+    }
+
+    /// `count` hosts on the database: each with connections of its own on PostgreSQL. A file of SQLite has one host.
+    pub(crate) async fn hosts(&self, engine: Engine, count: usize) -> Vec<Store> {
+        let mut hosts = vec![self.store.clone()];
+        while hosts.len() < count {
+            hosts.push(match engine {
+                Engine::Sqlite => self.store.clone(),
+                Engine::Postgres => Store::connect(self.database.url()).await.unwrap(),
+            });
+        }
+        hosts
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,6 +1,7 @@
 //! Money: never below zero, never booked twice, never lost.
 
-use ringfence_model::{AccountId, MicroUsdc, OrgId, TransferId};
+use ringfence_model::{AccountId, AgentId, MicroUsdc, OrgId, TransferId};
+use ringfence_store::accounts::{self, Agent};
 use ringfence_store::ledger::{self, Account, AccountKind, Discrepancy, Posted, Transfer, TransferKind};
 use ringfence_store::{StoreError, Tx};
 use ringfence_testkit::{Engine, on_both_engines};
@@ -12,7 +13,8 @@ on_both_engines!(
     no_account_falls_below_zero,
     what_is_not_booked_leaves_nothing,
     parallel_transfers_neither_lose_nor_make_money,
-    a_wrong_balance_is_found
+    a_wrong_balance_is_found,
+    the_agents_of_an_org_are_added_up,
 );
 
 async fn account(fixture: &Fixture, tx: &mut Tx, kind: AccountKind, owner: &str) -> Account {
@@ -182,4 +184,36 @@ async fn a_wrong_balance_is_found(engine: Engine) {
     let mut reader = fixture.reader().await;
     let found = Discrepancy { account_id: accounts[1].id.clone(), recorded: 107, computed: 100 };
     assert_eq!(ledger::check(&mut reader).await.unwrap(), [found]);
+}
+
+async fn the_agents_of_an_org_are_added_up(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let org = &fixture.buyer.org_id;
+    let mut tx = fixture.tx().await;
+    assert_eq!(ledger::agents_of_org(&mut tx, org).await.unwrap(), 0, "no accounts");
+    let second = Agent { id: AgentId::new(&fixture.clock, &fixture.rng), ..fixture.buyer.clone() };
+    let third = Agent { id: AgentId::new(&fixture.clock, &fixture.rng), ..fixture.buyer.clone() };
+    for agent in [&second, &third] {
+        accounts::insert_agent(&mut tx, agent).await.unwrap();
+    }
+    let outside = account(&fixture, &mut tx, AccountKind::External, OrgId::platform().as_str()).await;
+    // Accounts of other kinds and of other orgs' agents count for nothing, not even one that bears an agent's id.
+    let of = [
+        (AccountKind::Agent, fixture.buyer.id.as_str(), 7),
+        (AccountKind::Agent, second.id.as_str(), 3_000_000_000_000),
+        (AccountKind::Agent, fixture.worker.id.as_str(), 50),
+        (AccountKind::Escrow, second.id.as_str(), 900),
+        (AccountKind::Fees, org.as_str(), 8000),
+    ];
+    for (kind, owner, amount) in of {
+        let account = account(&fixture, &mut tx, kind, owner).await;
+        let deposit = transfer(&fixture, &outside, &account, amount, &format!("{kind}:{owner}"));
+        assert_eq!(ledger::post(&mut tx, &deposit).await.unwrap(), Posted::Posted);
+    }
+    assert_eq!(ledger::agents_of_org(&mut tx, org).await.unwrap(), 3_000_000_000_007);
+    assert_eq!(ledger::agents_of_org(&mut tx, &fixture.worker.org_id).await.unwrap(), 50);
+    let nobodys = OrgId::new(&fixture.clock, &fixture.rng);
+    assert_eq!(ledger::agents_of_org(&mut tx, &nobodys).await.unwrap(), 0);
+    tx.commit().await.unwrap();
+    assert_eq!(ledger::agents_of_org(&mut fixture.reader().await, org).await.unwrap(), 3_000_000_000_007);
 }

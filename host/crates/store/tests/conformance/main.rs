@@ -9,9 +9,14 @@
 )]
 
 mod aggregates;
+mod audit;
 mod edges;
 mod fixture;
 mod idempotency;
+mod keys;
 mod ledger;
+mod policies_secrets;
 mod queue;
+mod rates;
 mod schema;
+mod users;
