@@ -271,8 +271,8 @@ impl Control {
     /// # Errors
     /// [`AccountError::NotFound`].
     pub async fn agent(&self, caller: &Caller, id: &AgentId) -> Result<AgentView, AccountError> {
-        let mut reader = self.store.reader().await?;
-        let agent = accounts::agent(&mut reader, id).await?.ok_or(AccountError::NotFound)?;
+        let agent = accounts::agent(&mut self.store.reader().await?, id).await?;
+        let agent = agent.ok_or(AccountError::NotFound)?;
         self.permit(caller, Action::AgentsRead, Resource::Agent(&agent.org_id, id)).await?;
         // People of the agent's own org see all of it, another agent of the org does not.
         let own = caller.agent().map_or(agent.org_id == *caller.org(), |own| own == id);

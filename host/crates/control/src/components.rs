@@ -132,9 +132,8 @@ impl Control {
     /// # Errors
     /// [`ComponentError::NotFound`].
     pub async fn component(&self, caller: &Caller, digest: &Sha256) -> Result<ComponentView, ComponentError> {
-        let mut reader = self.store.reader().await?;
-        let found =
-            components::get(&mut reader, caller.org(), digest).await?.ok_or(ComponentError::NotFound)?;
+        let found = components::get(&mut self.store.reader().await?, caller.org(), digest).await?;
+        let found = found.ok_or(ComponentError::NotFound)?;
         self.permit(caller, Action::ComponentsRead, Resource::Component(&found.org_id, digest)).await?;
         Ok(found.into())
     }

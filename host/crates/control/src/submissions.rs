@@ -257,11 +257,11 @@ impl Control {
         caller: &Caller,
         id: &SubmissionId,
     ) -> Result<SubmissionView, SubmissionError> {
-        let mut reader = self.store.reader().await?;
-        let submission = submissions::get(&mut reader, id).await?.ok_or(SubmissionError::NotFound)?;
+        let submission = submissions::get(&mut self.store.reader().await?, id).await?;
+        let submission = submission.ok_or(SubmissionError::NotFound)?;
         self.permit(caller, Action::SubmissionsRead, Resource::Submission(&submission)).await?;
         let private = may_see(caller, &submission);
-        Ok(submission_view(&mut reader, submission, private).await?)
+        Ok(submission_view(&mut self.store.reader().await?, submission, private).await?)
     }
 
     /// The submissions of a job, oldest first, each as far as the caller may see it.

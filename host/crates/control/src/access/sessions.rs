@@ -160,8 +160,8 @@ impl Control {
 
     async fn try_log_in(&self, login: Login, origin: &Origin) -> Result<TokensView, SessionError> {
         let email = super::users::canonical_email(&login.email);
-        // What cannot be an address is counted as well, but not under all of its bytes.
-        let account: String = email.chars().take(254).collect();
+        // What cannot be an address is counted as well, but not under all of its characters.
+        let account: String = email.chars().filter(|c| !c.is_control()).take(254).collect();
         self.limit(Counted::Account(&account), LimitGroup::Logins).await.map_err(SessionError::Limited)?;
         let user = {
             let mut reader = self.store.reader().await?;

@@ -127,7 +127,8 @@ async fn read(store: &Store) -> Result<Engine, Internal> {
 }
 
 impl Control {
-    /// Whether the caller may do this to that. What is denied is put into the audit log.
+    /// Whether the caller may do this to that. What is denied is put into the audit log, in a transaction of its own: so
+    /// the caller of this holds neither a transaction nor a connection.
     ///
     /// # Errors
     /// [`Denied`] says what is missing.
