@@ -1,5 +1,6 @@
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::{Client, Database, Engine};
@@ -55,6 +56,24 @@ impl Host {
             .expect("an operator key")
             .trim()
             .to_owned()
+    }
+
+    /// Runs another command of the same program on the same data, and waits for its end.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn command(&self, args: &[&str], stdin: &str) -> Output {
+        let mut command = program(&self.binary);
+        command.args(args).arg("--data-dir").arg(self.database.folder());
+        if self.database.url().starts_with("postgres") {
+            command.args(["--database-url", self.database.url()]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the command can be started");
+        // A command that reads nothing may have ended already.
+        let _ = process.stdin.take().unwrap().write_all(stdin.as_bytes());
+        process.wait_with_output().unwrap()
     }
 
     /// The database that it uses.
@@ -119,13 +138,28 @@ impl Drop for Host {
     }
 }
 
+/// The program, without what the tests' own environment may say to it.
+fn program(binary: &PathBuf) -> Command {
+    let mut command = Command::new(binary);
+    for variable in [
+        "DATABASE_URL",
+        "DEV_MODE",
+        "DEBUG_REDACTED_MODE",
+        "RINGFENCE_MASTER_KEY",
+        "RINGFENCE_MASTER_KEY_FILE",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
 async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> (Child, String) {
     let folder = database.folder();
     let log_path = folder.join("host.log");
     let address_path = folder.join("address");
     let _ = std::fs::remove_file(&address_path);
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
-    let mut command = Command::new(binary);
+    let mut command = program(binary);
     command
         .arg("serve")
         .args(["--listen", "127.0.0.1:0", "--slots", "16"])
@@ -136,11 +170,6 @@ async fn spawn(binary: &PathBuf, database: &Database, options: &HostOptions) -> 
         .arg("--address-file")
         .arg(&address_path)
         .args(&options.args)
-        .env_remove("DATABASE_URL")
-        .env_remove("DEV_MODE")
-        .env_remove("DEBUG_REDACTED_MODE")
-        .env_remove("RINGFENCE_MASTER_KEY")
-        .env_remove("RINGFENCE_MASTER_KEY_FILE")
         .env("RINGFENCE_LOG", "info")
         // A test asks faster than people do. Those of the limits set them.
         .env("RINGFENCE_READS_PER_MINUTE", "1000000")

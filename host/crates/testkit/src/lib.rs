@@ -14,11 +14,13 @@ mod client;
 mod database;
 mod host;
 mod market;
+mod people;
 
 pub use client::{Answer, Client, expect_problem, send};
 pub use database::{Database, Engine};
 pub use host::{Host, HostOptions};
 pub use market::{Agent, Market};
+pub use people::{PASSWORD, Tokens};
 
 use std::path::PathBuf;
 
