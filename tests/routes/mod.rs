@@ -1,8 +1,10 @@
+mod access;
 mod agents;
 mod bodies;
 mod bots;
 mod components;
 mod connections;
+mod escalation;
 mod health;
 mod jobs;
 mod ledger;
@@ -10,6 +12,7 @@ mod mass_assignment;
 mod openapi;
 mod sizes;
 mod submissions;
+mod world;
 
 use ringfence_testkit::{Client, expect_problem};
 use serde_json::json;
