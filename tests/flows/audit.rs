@@ -1,6 +1,6 @@
 //! The audit log: what is in it, who reads it, and that nobody changes it unseen.
 
-use ringfence_testkit::{Engine, Host, Market, Tokens, expect_problem, on_both_engines};
+use ringfence_testkit::{Engine, Host, Market, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
 use crate::host;
@@ -20,7 +20,7 @@ async fn entries(host: &Host, key: &str, query: &str) -> Vec<Value> {
 async fn deeds_and_refusals_are_written_down(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let admin = Tokens::admin(&host).await;
+    let admin = host.first_admin().await;
     let operator = host.operator_key();
     let ada = Market::register(&client, "Ada").await;
     let deposit = json!({ "agent_id": ada.id, "amount": "1", "external_reference": "one" });
@@ -46,7 +46,7 @@ async fn deeds_and_refusals_are_written_down(engine: Engine) {
     assert_eq!((denied.len(), denied[0]["action"].as_str()), (1, Some("keys:create")));
 
     // Logins, good and bad, and what was done on the command line. What was typed in is not in it.
-    let wrong = json!({ "email": "root@example.org", "password": "sentinel-password" });
+    let wrong = json!({ "email": "root@operators.test", "password": "sentinel-password" });
     expect_problem(&client.post("/auth/login", "", &wrong).await, 401, "wrong_credentials");
     let unknown = json!({ "email": "sentinel@example.org", "password": "sentinel-password" });
     expect_problem(&client.post("/auth/login", "", &unknown).await, 401, "wrong_credentials");
@@ -70,14 +70,14 @@ async fn deeds_and_refusals_are_written_down(engine: Engine) {
 async fn an_org_reads_its_own(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let admin = Tokens::admin(&host).await;
+    let admin = host.first_admin().await;
     let market = Market::new(&host, "hostile/oracle-accept").await;
     market.post(json!({})).await;
     let (buyer, worker) = (&market.buyer, &market.worker);
     let org = client.get(&format!("/agents/{}", buyer.id), &buyer.key).await.text_at("/org_id").to_owned();
     let other =
         client.get(&format!("/agents/{}", worker.id), &worker.key).await.text_at("/org_id").to_owned();
-    let boss = Tokens::user(&client, &admin, "boss@example.org", "admin", Some(&org)).await;
+    let boss = client.new_user(&admin, "boss@example.org", "admin", Some(&org)).await;
     let own = entries(&host, &boss.access, "limit=200").await;
     let actions: Vec<_> = own.iter().rev().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert_eq!(

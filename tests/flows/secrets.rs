@@ -38,7 +38,7 @@ fn keys_in(host: &Host) -> Vec<String> {
 
 async fn the_master_key_is_rotated(engine: Engine) {
     let mut host = host(engine).await;
-    let tokens = Tokens::admin(&host).await;
+    let tokens = host.first_admin().await;
     let before = keys_in(&host);
     let rotated = host.command(&["keys", "rotate"], "");
     assert!(
@@ -65,10 +65,10 @@ async fn the_master_key_is_rotated(engine: Engine) {
 async fn a_signing_key_is_rotated(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let old = Tokens::admin(&host).await;
+    let old = host.first_admin().await;
     expect_problem(&client.post_empty("/admin/signing-keys", &host.operator_key()).await, 403, "forbidden");
     assert_eq!(client.post_empty("/admin/signing-keys", &old.access).await.status, 204);
-    let new = Tokens::login(&client, "root@example.org", PASSWORD).await;
+    let new = client.log_in("root@operators.test").await;
     let header = |tokens: &Tokens| tokens.access.split('.').next().unwrap().to_owned();
     assert_ne!(header(&old), header(&new), "another kid");
     assert!(is_in(&client, &old).await && is_in(&client, &new).await);
@@ -76,14 +76,14 @@ async fn a_signing_key_is_rotated(engine: Engine) {
     if engine == Engine::Postgres {
         let other = host.another().await;
         assert_eq!(client.post_empty("/admin/signing-keys", &old.access).await.status, 204);
-        let newest = Tokens::login(&client, "root@example.org", PASSWORD).await;
+        let newest = client.log_in("root@operators.test").await;
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         assert!(is_in(&other.client(), &newest).await && is_in(&other.client(), &old).await);
     }
     let forget = client.post("/admin/signing-keys", &new.access, &json!({ "forget_old": true })).await;
     assert_eq!(forget.status, 204, "{}", forget.text);
     assert!(!is_in(&client, &old).await && !is_in(&client, &new).await);
-    assert!(is_in(&client, &Tokens::login(&client, "root@example.org", PASSWORD).await).await);
+    assert!(is_in(&client, &client.log_in("root@operators.test").await).await);
     let by_command = host.command(&["keys", "rotate-signing"], "");
     assert!(by_command.status.success(), "{}", said(&by_command));
 }
@@ -131,7 +131,7 @@ async fn a_key_from_the_environment(engine: Engine) {
     let options =
         HostOptions { env: vec![("RINGFENCE_MASTER_KEY".to_owned(), key)], ..HostOptions::default() };
     let host = host_with(engine, options).await;
-    let tokens = Tokens::admin(&host).await;
+    let tokens = host.first_admin().await;
     assert!(is_in(&host.client(), &tokens).await && !host.folder().join("master.key").exists());
     let both = host.command(&["audit", "verify", "--master-key-file", "/nowhere"], "");
     assert!(!both.status.success() && said(&both).contains("give one of them"), "{}", said(&both));
@@ -140,12 +140,12 @@ async fn a_key_from_the_environment(engine: Engine) {
 /// Neither the keys that sign and chain, nor passwords, nor API keys stand in the database as they are.
 async fn nothing_is_in_the_clear(engine: Engine) {
     let host = host(engine).await;
-    let tokens = Tokens::admin(&host).await;
+    let tokens = host.first_admin().await;
     let store = ringfence_store::Store::connect(host.database().url()).await.unwrap();
     let secrets = ringfence_store::secrets::all(&mut store.reader().await.unwrap()).await.unwrap();
     assert_eq!(secrets.len(), 2);
     assert!(secrets.iter().all(|secret| secret.sealed.len() >= 80 && secret.master_key_id.len() == 12));
-    let user = ringfence_store::users::by_email(&mut store.reader().await.unwrap(), "root@example.org")
+    let user = ringfence_store::users::by_email(&mut store.reader().await.unwrap(), "root@operators.test")
         .await
         .unwrap();
     assert!(!user.unwrap().password_hash.contains(PASSWORD));

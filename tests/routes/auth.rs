@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
-use ringfence_testkit::{
-    Client, Engine, Host, HostOptions, PASSWORD, Tokens, expect_problem, on_both_engines,
-};
+use ringfence_testkit::{Client, Engine, Host, HostOptions, PASSWORD, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
 use crate::{host, host_with};
@@ -31,19 +29,19 @@ async fn refresh(client: &Client, token: &str) -> ringfence_testkit::Answer {
 async fn a_user_logs_in_and_out(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let tokens = Tokens::admin(&host).await;
+    let tokens = host.first_admin().await;
     let me = client.get("/auth/me", &tokens.access).await.expect(200);
     assert_eq!((me["kind"].as_str(), me["role"].as_str()), (Some("user"), Some("admin")), "{me}");
     assert!(me.get("scopes").is_none() && me["session_id"].as_str().unwrap().starts_with("sess_"), "{me}");
     // The address in another spelling is the same address.
-    let again = Tokens::login(&client, " Root@Example.ORG ", PASSWORD).await;
+    let again = client.log_in(" Root@Operators.TEST ").await;
 
     assert_eq!(client.post_empty("/auth/logout", &tokens.access).await.status, 204);
     expect_problem(&client.get("/auth/me", &tokens.access).await, 401, "unauthorized");
     expect_problem(&refresh(&client, &tokens.refresh).await, 401, "invalid_refresh_token");
     let _ = client.get("/auth/me", &again.access).await.expect(200);
 
-    let third = Tokens::login(&client, "root@example.org", PASSWORD).await;
+    let third = client.log_in("root@operators.test").await;
     let everywhere = client.post("/auth/logout", &again.access, &json!({ "everywhere": true })).await;
     assert_eq!(everywhere.status, 204);
     expect_problem(&client.get("/auth/me", &third.access).await, 401, "unauthorized");
@@ -53,7 +51,7 @@ async fn a_user_logs_in_and_out(engine: Engine) {
 async fn a_refresh_token_is_good_once(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let first = Tokens::admin(&host).await;
+    let first = host.first_admin().await;
     let second = refresh(&client, &first.refresh).await;
     assert_eq!(second.status, 200, "{}", second.text);
     let (access, next) = (second.text_at("/access_token"), second.text_at("/refresh_token"));
@@ -67,7 +65,7 @@ async fn a_refresh_token_is_good_once(engine: Engine) {
     expect_problem(&client.get("/auth/me", &first.access).await, 401, "unauthorized");
 
     // Of twenty that exchange one token at once, one gets new ones.
-    let tokens = Tokens::login(&client, "root@example.org", PASSWORD).await;
+    let tokens = client.log_in("root@operators.test").await;
     let at_once = (0..20).map(|_| refresh(&client, &tokens.refresh));
     let answers = futures::future::join_all(at_once).await;
     let good = answers.iter().filter(|answer| answer.status == 200).count();
@@ -96,7 +94,7 @@ fn signed(header: &Value, claims: &Value, key: &[u8]) -> String {
 async fn forged_tokens_are_refused(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let tokens = Tokens::admin(&host).await;
+    let tokens = host.first_admin().await;
     let (header, claims) = parts(&tokens.access);
     assert_eq!((header["alg"].as_str(), claims["aud"].as_str()), (Some("HS256"), Some("ringfence-api")));
     let with = |value: &Value, field: &str, new: Value| {
@@ -146,8 +144,8 @@ async fn forged_tokens_are_refused(engine: Engine) {
 async fn nothing_tells_whether_there_is_an_account(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let admin = Tokens::admin(&host).await;
-    Tokens::user(&client, &admin, "off@example.org", "user", None).await;
+    let admin = host.first_admin().await;
+    client.new_user(&admin, "off@example.org", "user", None).await;
     let users = client.get("/users", &admin.access).await.expect(200);
     let off = users["users"][1]["user_id"].as_str().unwrap();
     let _ =
@@ -155,8 +153,8 @@ async fn nothing_tells_whether_there_is_an_account(engine: Engine) {
     let mut answers = Vec::new();
     for (email, password) in [
         ("nobody@example.org", PASSWORD),
-        ("root@example.org", "a wrong password"),
-        ("root@example.org", ""),
+        ("root@operators.test", "a wrong password"),
+        ("root@operators.test", ""),
         ("off@example.org", PASSWORD),
         ("not an address", PASSWORD),
         ("'; DROP TABLE users; --", PASSWORD),
@@ -174,8 +172,7 @@ async fn nothing_tells_whether_there_is_an_account(engine: Engine) {
 async fn a_password_is_changed(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let (here, elsewhere) =
-        (Tokens::admin(&host).await, Tokens::login(&host.client(), "root@example.org", PASSWORD).await);
+    let (here, elsewhere) = (host.first_admin().await, host.client().log_in("root@operators.test").await);
     let change = |current: &str, new: &str| json!({ "current_password": current, "new_password": new });
     let new = "another battery, another staple";
     let wrong = client.post("/auth/password", &here.access, &change("not this one", new)).await;
@@ -186,10 +183,11 @@ async fn a_password_is_changed(engine: Engine) {
     assert_eq!(done.status, 204, "{}", done.text);
     let _ = client.get("/auth/me", &here.access).await.expect(200);
     expect_problem(&client.get("/auth/me", &elsewhere.access).await, 401, "unauthorized");
-    let old =
-        client.post("/auth/login", "", &json!({ "email": "root@example.org", "password": PASSWORD })).await;
+    let old = client
+        .post("/auth/login", "", &json!({ "email": "root@operators.test", "password": PASSWORD }))
+        .await;
     expect_problem(&old, 401, "wrong_credentials");
-    Tokens::login(&client, "root@example.org", new).await;
+    client.log_in_with("root@operators.test", new).await;
 }
 
 /// The hash of the password as `crypt(3)` makes it with bcrypt at a cost of 4.
@@ -204,17 +202,17 @@ async fn stored_hash(host: &Host, email: &str) -> String {
 async fn what_was_hashed_elsewhere_is_taken_over(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let admin = Tokens::admin(&host).await;
+    let admin = host.first_admin().await;
     let user = json!({ "email": "old@example.org", "name": "Old", "role": "user", "password_hash": BCRYPT });
     let _ = client.post("/users", &admin.access, &user).await.expect(201);
     assert_eq!(stored_hash(&host, "old@example.org").await, BCRYPT);
     let wrong =
         client.post("/auth/login", "", &json!({ "email": "old@example.org", "password": "wrong one" })).await;
     expect_problem(&wrong, 401, "wrong_credentials");
-    Tokens::login(&client, "old@example.org", PASSWORD).await;
+    client.log_in("old@example.org").await;
     let now = stored_hash(&host, "old@example.org").await;
     assert!(now.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{now}");
-    Tokens::login(&client, "old@example.org", PASSWORD).await;
+    client.log_in("old@example.org").await;
     assert_eq!(stored_hash(&host, "old@example.org").await, now, "it is replaced once");
 
     for (bad, field) in [
@@ -238,8 +236,8 @@ async fn what_was_hashed_elsewhere_is_taken_over(engine: Engine) {
 async fn a_user_is_changed_at_once(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let admin = Tokens::admin(&host).await;
-    let user = Tokens::user(&client, &admin, "ada@example.org", "operator", None).await;
+    let admin = host.first_admin().await;
+    let user = client.new_user(&admin, "ada@example.org", "operator", None).await;
     let id = client.get("/auth/me", &user.access).await.expect(200)["id"].as_str().unwrap().to_owned();
     let path = format!("/users/{id}");
     let _ = client.get("/users", &user.access).await.expect(200);
@@ -254,7 +252,7 @@ async fn a_user_is_changed_at_once(engine: Engine) {
     expect_problem(&refresh(&client, &user.refresh).await, 401, "invalid_refresh_token");
     let _ = client.patch(&path, &admin.access, &json!({ "disabled": false })).await.expect(200);
     expect_problem(&client.get("/auth/me", &user.access).await, 401, "unauthorized");
-    let again = Tokens::login(&client, "ada@example.org", PASSWORD).await;
+    let again = client.log_in("ada@example.org").await;
     assert_eq!(client.delete(&path, &admin.access).await.status, 204);
     expect_problem(&client.get("/auth/me", &again.access).await, 401, "unauthorized");
     expect_problem(&client.get(&path, &admin.access).await, 404, "user_not_found");
@@ -264,7 +262,7 @@ async fn a_user_is_changed_at_once(engine: Engine) {
 async fn an_org_keeps_an_admin(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let first = Tokens::admin(&host).await;
+    let first = host.first_admin().await;
     let id = |me: Value| format!("/users/{}", me["id"].as_str().unwrap());
     let own = id(client.get("/auth/me", &first.access).await.expect(200));
     for change in [json!({ "role": "viewer" }), json!({ "disabled": true })] {
@@ -272,7 +270,7 @@ async fn an_org_keeps_an_admin(engine: Engine) {
     }
     expect_problem(&client.delete(&own, &first.access).await, 409, "last_admin");
     // Of two who remove each other at once, one stays.
-    let second = Tokens::user(&client, &first, "second@example.org", "admin", None).await;
+    let second = client.new_user(&first, "second@example.org", "admin", None).await;
     let other = id(client.get("/auth/me", &second.access).await.expect(200));
     let (one, two) = tokio::join!(client.delete(&other, &first.access), client.delete(&own, &second.access));
     let done = [&one, &two].iter().filter(|answer| answer.status == 204).count();
@@ -289,7 +287,7 @@ async fn logins_are_limited(engine: Engine) {
     };
     let host = host_with(engine, options).await;
     let client = host.client();
-    let _ = Tokens::admin(&host).await;
+    let _ = host.first_admin().await;
     let login = |address: &'static str, email: &'static str, password: &'static str| {
         let request =
             client.request(reqwest::Method::POST, "/auth/login", "").header("x-forwarded-for", address);
@@ -297,9 +295,9 @@ async fn logins_are_limited(engine: Engine) {
     };
     // From three addresses, into one account: the right password does not help any more.
     for address in ["192.0.2.1", "192.0.2.2"] {
-        expect_problem(&login(address, "root@example.org", "wrong").await, 401, "wrong_credentials");
+        expect_problem(&login(address, "root@operators.test", "wrong").await, 401, "wrong_credentials");
     }
-    let limited = login("192.0.2.3", "root@example.org", PASSWORD).await;
+    let limited = login("192.0.2.3", "root@operators.test", PASSWORD).await;
     expect_problem(&limited, 429, "rate_limited");
     assert!(limited.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() <= 20);
     // From one address, into many accounts; whether there are any does not matter.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringfence_testkit::{Client, Engine, Market, Tokens, expect_problem, on_both_engines};
+use ringfence_testkit::{Client, Engine, Market, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
 use crate::host;
@@ -47,9 +47,9 @@ async fn a_key_is_replaced(engine: Engine) {
     assert_eq!(good, 1, "{} {}", one.text, two.text);
 
     // An admin of the agent's org replaces all of its keys.
-    let admin = Tokens::admin(&host).await;
+    let admin = host.first_admin().await;
     let org = client.get(&format!("/agents/{}", bob.id), &bob.key).await.text_at("/org_id").to_owned();
-    let boss = Tokens::user(&client, &admin, "boss@example.org", "admin", Some(&org)).await;
+    let boss = client.new_user(&admin, "boss@example.org", "admin", Some(&org)).await;
     let further =
         client.post("/keys", &bob.key, &json!({ "name": "further", "agent_id": bob.id })).await.expect(201);
     let path = format!("/agents/{}/rotate-key", bob.id);
@@ -152,7 +152,7 @@ async fn a_revoked_key_is_good_nowhere(engine: Engine) {
     assert_eq!(client.delete(&path, &ada.key).await.status, 204, "revoked is revoked");
     // The operators' admins stop a key of any org; their operators do not.
     expect_problem(&client.get(&format!("/agents/{}", ada.id), secret).await, 401, "unauthorized");
-    let admin = Tokens::admin(&host).await;
+    let admin = host.first_admin().await;
     let bobs =
         client.get("/keys", &bob.key).await.expect(200)["keys"][0]["key_id"].as_str().unwrap().to_owned();
     let path = format!("/keys/{bobs}");
@@ -164,7 +164,7 @@ async fn a_revoked_key_is_good_nowhere(engine: Engine) {
 async fn a_service_key_has_a_role(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
-    let (admin, ada) = (Tokens::admin(&host).await, Market::register(&host.client(), "Ada").await);
+    let (admin, ada) = (host.first_admin().await, Market::register(&host.client(), "Ada").await);
     let new = |role: &str| json!({ "name": "robot", "role": role });
     let robot = client.post("/keys", &admin.access, &new("operator")).await.expect(201);
     let key = robot["api_key"].as_str().unwrap();

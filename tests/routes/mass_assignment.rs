@@ -9,7 +9,7 @@ use super::bodies::routes;
 use crate::host;
 
 /// What someone may try to give themselves.
-const WANTED: &[&str] = &["role", "org_id", "balance", "is_operator", "created_at", "__proto__"];
+const WANTED: &[&str] = &["role", "org_id", "scopes", "balance", "is_operator", "created_at", "__proto__"];
 
 #[tokio::test]
 async fn an_unknown_field_is_refused_on_every_route() {
@@ -17,7 +17,7 @@ async fn an_unknown_field_is_refused_on_every_route() {
     let client = host.client();
     for route in routes(&host).await {
         for pointer in route.objects {
-            for wanted in WANTED {
+            for wanted in WANTED.iter().filter(|wanted| !route.given.contains(wanted)) {
                 let mut body = route.body.clone();
                 body.pointer_mut(pointer).unwrap()[*wanted] = json!("admin");
                 let request = client.request(route.method.clone(), &route.path, &route.key);
@@ -77,6 +77,6 @@ async fn what_needs_no_body_takes_an_empty_object_and_no_other() {
         }
         expect_problem(&send(request("{")).await, 400, "malformed_json");
         let taken: Value = send(request("")).await.expect(route.status);
-        assert!(taken.is_object());
+        assert!(taken.is_object() || route.status == 204);
     }
 }

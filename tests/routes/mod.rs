@@ -1,9 +1,11 @@
+mod access;
 mod agents;
 mod auth;
 mod bodies;
 mod bots;
 mod components;
 mod connections;
+mod escalation;
 mod health;
 mod jobs;
 mod keys;
@@ -12,6 +14,7 @@ mod mass_assignment;
 mod openapi;
 mod sizes;
 mod submissions;
+mod world;
 
 use ringfence_testkit::{Client, expect_problem};
 use serde_json::json;

@@ -6,13 +6,15 @@ use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{ApiConfig, App, v1};
+
+const PROBLEM_JSON: &str = "application/problem+json";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -70,14 +72,16 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
 
 /// Adds the refusals that every operation can answer with, so that a handler documents its own alone.
 fn common_responses(operation: &mut Operation) {
+    operation.responses.responses.values_mut().for_each(problem_json);
     let mut add = |status: u16, codes: &str| {
         let responses = &mut operation.responses.responses;
         if let Some(RefOr::T(own)) = responses.get_mut(&status.to_string()) {
-            own.description = format!("{}, {codes}", own.description);
+            for code in codes.split(", ").filter(|code| !own.description.contains(code)).collect::<Vec<_>>() {
+                own.description = format!("{}, {code}", own.description);
+            }
         } else {
             let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-            let response =
-                ResponseBuilder::new().description(codes).content("application/problem+json", problem);
+            let response = ResponseBuilder::new().description(codes).content(PROBLEM_JSON, problem);
             responses.insert(status.to_string(), RefOr::T(response.build()));
         }
     };
@@ -95,6 +99,19 @@ fn common_responses(operation: &mut Operation) {
         add(429, "`rate_limited`");
         add(500, "`internal`");
         add(503, "`database_busy`");
+    }
+}
+
+/// The media type of problems, where a handler documents one: it names the schema alone.
+fn problem_json(response: &mut RefOr<Response>) {
+    let RefOr::T(response) = response else { return };
+    let problem = Some(RefOr::Ref(Ref::from_schema_name("Problem")));
+    match response.content.shift_remove("application/json") {
+        Some(RefOr::T(content)) if content.schema == problem => {
+            response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(content));
+        }
+        Some(other) => drop(response.content.insert("application/json".to_owned(), other)),
+        None => {}
     }
 }
 

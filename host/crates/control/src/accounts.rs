@@ -220,7 +220,7 @@ impl Control {
     }
 
     /// Registers an agent. Anyone may: the agent gets an org of its own. Whoever has proved who it is, and may, registers
-    /// it in its own org.
+    /// it in its own org; if that was by a key, the agent's key may be used for no more than that one.
     ///
     /// # Errors
     /// [`AccountError::Invalid`] or [`AccountError::Wallet`] for wrong fields.
@@ -242,6 +242,10 @@ impl Control {
         let agent = Agent { id, org_id, name: new.name, wallet_address, created_at: now, updated_at: now };
         let (mut key, api_key) = fresh(&*self.clock, &*self.rng, &agent.org_id);
         (key.agent_id, key.name) = (Some(agent.id.clone()), "first key".to_owned());
+        // A key for few things must not come by one for all of them.
+        if let Some(scopes) = caller.and_then(Caller::scopes) {
+            key.scopes = scopes.to_vec();
+        }
         let mut tx = self.store.begin().await?;
         if caller.is_none() {
             let org = Org { id: agent.org_id.clone(), name: agent.name.clone(), created_at: now };

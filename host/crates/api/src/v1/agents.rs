@@ -53,8 +53,8 @@ struct Registered {
 
 /// Register an agent
 ///
-/// Anyone may: without a credential the agent gets an org of its own. An admin who has logged in registers it in its own
-/// org. The API key is shown this once.
+/// Anyone may: without a credential the agent gets an org of its own. An admin registers it in its own org; by a service
+/// key with few scopes, the agent's key gets no others. The API key is shown this once.
 #[utoipa::path(post, path = "/agents", tag = "agents", security((), ("token" = [])), request_body = NewAgent, responses(
     (status = 201, description = "Registered", body = Registered),
     (status = 400, description = "`invalid_wallet`, `malformed_json`", body = Problem),

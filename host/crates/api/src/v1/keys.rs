@@ -152,7 +152,7 @@ async fn revoke(
 #[utoipa::path(post, path = "/agents/{agent_id}/rotate-key", tag = "keys", security(("token" = [])),
     params(("agent_id" = String, Path, description = "`agent_…`")), request_body = Option<RotateKey>, responses(
     (status = 200, description = "The new key", body = WithSecret),
-    (status = 403, description = "`not_your_agent`", body = Problem),
+    (status = 403, description = "`not_your_agent`, `more_than_yours`", body = Problem),
     (status = 404, description = "`agent_not_found`, `no_such_id`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`", body = Problem)
 ))]

@@ -40,6 +40,11 @@ impl From<UserError> for Problem {
                 "last_admin",
                 "This is the only admin of the org who can log in. Make another one first.",
             ),
+            UserError::MoreThanYours => Self::new(
+                StatusCode::FORBIDDEN,
+                "more_than_yours",
+                "The user has, or would have, a role that you do not have yourself. Ask an admin.",
+            ),
             UserError::Crowded => super::auth::crowded(),
             UserError::Denied(denied) => denied.into(),
             UserError::Internal(error) => error.into(),
@@ -57,6 +62,7 @@ list_answer!(
 /// For admins: in their own org; for the operators' admins, in any org.
 #[utoipa::path(post, path = "/users", tag = "accounts", security(("token" = [])), request_body = NewUser, responses(
     (status = 201, description = "Made", body = UserView),
+    (status = 403, description = "`more_than_yours`", body = Problem),
     (status = 404, description = "`org_not_found`", body = Problem),
     (status = 409, description = "`email_taken`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`", body = Problem)
@@ -124,6 +130,7 @@ async fn get(
 #[utoipa::path(patch, path = "/users/{user_id}", tag = "accounts", security(("token" = [])),
     params(("user_id" = String, Path, description = "`user_…`")), request_body = UserChanges, responses(
     (status = 200, description = "The changed user", body = UserView),
+    (status = 403, description = "`more_than_yours`", body = Problem),
     (status = 404, description = "`user_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`last_admin`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`", body = Problem)

@@ -246,19 +246,17 @@ impl Control {
     /// used for the same.
     ///
     /// # Errors
-    /// [`KeyError::NotYours`] for another agent's.
+    /// [`KeyError::NotYours`] for another agent's; [`KeyError::MoreThanYours`] if the new key would have a scope that the
+    /// caller's key lacks.
     pub async fn rotate_key(
         &self,
         caller: &Caller,
         agent: &AgentId,
         how: RotateKey,
     ) -> Result<MadeKey, KeyError> {
-        let found =
-            accounts::agent(&mut self.store.reader().await?, agent).await?.ok_or(KeyError::NoSuchAgent)?;
+        let found = accounts::agent(&mut self.store.reader().await?, agent).await?;
+        let found = found.filter(|found| found.org_id == *caller.org()).ok_or(KeyError::NoSuchAgent)?;
         own_agent(caller, agent)?;
-        if found.org_id != *caller.org() {
-            return Err(KeyError::NoSuchAgent);
-        }
         let target = Resource::Agent(&found.org_id, agent);
         self.permit(caller, Action::AgentsRotateKey, target).await?;
         Checks::of(&how).done()?;
@@ -286,6 +284,10 @@ impl Control {
         if let Some(last) = old.into_iter().next_back() {
             (row.name, row.scopes, row.expires_at) = (last.name, last.scopes, last.expires_at);
             (row.reads_per_minute, row.writes_per_minute) = (last.reads_per_minute, last.writes_per_minute);
+        }
+        // A service key for few things must not come by an agent's key for all of them.
+        if !row.scopes.iter().all(|scope| caller.has_scope(scope)) {
+            return Err(KeyError::MoreThanYours);
         }
         keys::insert(&mut tx, &row, &api_key.hash()).await?;
         let detail = json!({ "new_key": row.id, "grace_seconds": how.grace_seconds });

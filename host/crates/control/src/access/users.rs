@@ -115,6 +115,9 @@ pub enum UserError {
     /// Too many passwords are being worked on.
     #[error("too many logins at once")]
     Crowded,
+    /// The user has, or would have, a role that the caller does not cover.
+    #[error("nobody gives more than they have")]
+    MoreThanYours,
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -175,13 +178,15 @@ impl Control {
     /// Makes a user.
     ///
     /// # Errors
-    /// [`UserError::EmailTaken`]; [`UserError::NoSuchOrg`] for an org that is not the caller's.
+    /// [`UserError::EmailTaken`]; [`UserError::NoSuchOrg`] for an org that is not the caller's;
+    /// [`UserError::MoreThanYours`] for a role above the caller's.
     pub async fn create_user(&self, caller: &Caller, new: NewUser) -> Result<UserView, UserError> {
         let org = new.org_id.clone().unwrap_or_else(|| caller.org().clone());
         if org != *caller.org() && !caller.is_platform() {
             return Err(UserError::NoSuchOrg);
         }
         self.permit(caller, Action::UsersCreate, Resource::Org(&org)).await?;
+        covered(caller, new.role)?;
         let user = self.prepare_user(new, org).await?;
         let mut tx = self.store.begin().await?;
         insert_user(&mut tx, &user).await?;
@@ -264,7 +269,8 @@ impl Control {
     /// Changes a user.
     ///
     /// # Errors
-    /// [`UserError::LastAdmin`] if the org would be without an admin.
+    /// [`UserError::LastAdmin`] if the org would be without an admin; [`UserError::MoreThanYours`] if the user has, or
+    /// would have, a role above the caller's.
     pub async fn update_user(
         &self,
         caller: &Caller,
@@ -282,6 +288,9 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         let mut user = lock(&mut tx, &found).await?;
+        // Whoever sets a password can log in with it.
+        covered(caller, user.role)?;
+        covered(caller, changes.role.unwrap_or(user.role))?;
         let was_admin = is_admin(&user);
         let mut changed = Vec::new();
         if let Some(name) = changes.name {
@@ -353,6 +362,12 @@ async fn insert_user(tx: &mut Tx, user: &User) -> Result<(), UserError> {
 /// The user, if the caller may know of it.
 fn visible(caller: &Caller, user: Option<User>) -> Result<User, UserError> {
     user.filter(|user| user.org_id == *caller.org() || caller.is_platform()).ok_or(UserError::NotFound)
+}
+
+/// Nobody gives more than they have, not even where a policy of the operators lets others than admins make users.
+fn covered(caller: &Caller, role: Role) -> Result<(), UserError> {
+    let covered = caller.role().is_some_and(|own| own.covers(role));
+    covered.then_some(()).ok_or(UserError::MoreThanYours)
 }
 
 /// Locks the user's org, then the user: changes to the users of an org take turns, so that two admins cannot remove each
