@@ -165,6 +165,8 @@ impl Host {
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let process = Command::new(binary)
             .arg("serve")
+            // It asks for verdicts more often than people do.
+            .args(["--reads-per-minute", "6000", "--writes-per-minute", "600"])
             .arg("--data-dir")
             .arg(data_dir)
             .arg("--listen")

@@ -19,7 +19,7 @@ use crate::serve::{Failure, block_on, open_store};
 /// Makes and prints an operator key.
 pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
     block_on(async {
-        let (control, first) = control(database).await?;
+        let (control, first) = start(database).await?;
         let key = match first {
             Some(key) => key,
             None => control.add_operator_key().await?,
@@ -32,7 +32,7 @@ pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
 pub(crate) fn create_user(arguments: CreateUser) -> Result<(), Failure> {
     let password = password()?;
     block_on(async {
-        let (control, _) = control(&arguments.database).await?;
+        let control = control(&arguments.database).await?;
         let new = NewUser {
             email: arguments.email,
             name: arguments.name,
@@ -88,6 +88,7 @@ pub(crate) fn rotate_master_key(arguments: &RotateMasterKey) -> Result<(), Failu
         let resealed = reseal_all(&store, &now, &SystemRng::new()).await?;
         store.close().await;
         let id = now.sealing_id();
+        control(database).await?.note_master_key(id).await?;
         say(&match (file, arguments.forget_old) {
             (Some(file), true) => {
                 format!(
@@ -112,12 +113,12 @@ pub(crate) fn rotate_master_key(arguments: &RotateMasterKey) -> Result<(), Failu
 /// Signs tokens with a new key from now on.
 pub(crate) fn rotate_signing_key(arguments: &RotateSigningKey) -> Result<(), Failure> {
     block_on(async {
-        let (control, _) = control(&arguments.database).await?;
+        let control = control(&arguments.database).await?;
         control.rotate_signing_key_by_command(arguments.forget_old).await?;
         say(if arguments.forget_old {
-            "tokens are signed with a new key within a minute; everybody has to log in again"
+            "tokens are signed with a new key; everybody has to log in again"
         } else {
-            "tokens are signed with a new key within a minute; those that were signed before stay good"
+            "tokens are signed with a new key; those that were signed before stay good"
         })
     })
 }
@@ -157,7 +158,16 @@ pub(crate) fn permissions() -> Result<(), Failure> {
     say(permission_table().trim_end())
 }
 
-async fn control(database: &Database) -> Result<(Control, Option<ringfence_model::ApiKey>), Failure> {
+/// The use cases. Where the database is new, its operator key is shown, for it is never to be had again.
+async fn control(database: &Database) -> Result<Control, Failure> {
+    let (control, first) = start(database).await?;
+    if let Some(key) = first {
+        crate::serve::hand_over(&key, None)?;
+    }
+    Ok(control)
+}
+
+async fn start(database: &Database) -> Result<(Control, Option<ringfence_model::ApiKey>), Failure> {
     let store: Store = open_store(database).await?;
     let master = Source::of(database)?.load(is_sealed(&store).await?)?;
     let runtime = Runtime::new(

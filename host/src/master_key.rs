@@ -97,7 +97,9 @@ fn make(path: &Path) -> Result<(), Failure> {
 pub(crate) fn rewrite(path: &Path, forget_old: bool) -> Result<(), Failure> {
     let text = read(path)?;
     let is_key = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    let keys: Vec<_> = text.expose_secret().lines().filter(is_key).collect();
+    let lines = text.expose_secret().lines().filter(is_key);
+    let keys: Vec<_> =
+        lines.flat_map(|line| line.split(',')).map(str::trim).filter(|key| !key.is_empty()).collect();
     let comments: Vec<_> = text.expose_secret().lines().filter(|line| !is_key(line)).collect();
     let new = MasterKeys::generate(&SystemRng::new());
     let kept: Vec<_> = if forget_old {

@@ -143,7 +143,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
 }
 
 /// Shows the first operator key, once: on standard error, or in a file that only its owner can read.
-fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure> {
+pub(crate) fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = file else {
         writeln!(
             std::io::stderr(),

@@ -84,8 +84,17 @@ async fn a_signing_key_is_rotated(engine: Engine) {
     assert_eq!(forget.status, 204, "{}", forget.text);
     assert!(!is_in(&client, &old).await && !is_in(&client, &new).await);
     assert!(is_in(&client, &client.log_in("root@operators.test").await).await);
+    let newest = client.log_in("root@operators.test").await;
     let by_command = host.command(&["keys", "rotate-signing"], "");
     assert!(by_command.status.success(), "{}", said(&by_command));
+    assert!(is_in(&client, &newest).await);
+    // A host that runs learns by itself that the keys are forgotten.
+    let forgotten = host.command(&["keys", "rotate-signing", "--forget-old"], "");
+    assert!(forgotten.status.success(), "{}", said(&forgotten));
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    assert!(!is_in(&client, &newest).await);
+    let refresh = client.post("/auth/refresh", "", &json!({ "refresh_token": newest.refresh })).await;
+    expect_problem(&refresh, 401, "invalid_refresh_token");
 }
 
 async fn a_wrong_master_key_is_named(engine: Engine) {

@@ -27,7 +27,7 @@ const TABLE: &str = "
     post   /auth/refresh                                      ++++++  ++     +++        +     +
     post   /auth/logout                                       ++++xx  +x     +x+        x     ?
     post   /auth/password                                     ++++xx  +x     +x+        x     ?
-    get    /auth/me                                           ++++++  ++     +++        x     ?
+    get    /auth/me                                           ++++++  ++     +++        +     ?
     post   /admin/signing-keys                                xxxxxx  xx     +xx        x     ?
 
     post   /users                                             +xxxxx  +x     +xx        x     ?

@@ -14,6 +14,8 @@ on_both_engines!(
     a_revoked_key_is_good_nowhere,
     a_service_key_has_a_role,
     malformed_keys_are_refused,
+    a_slow_body_does_not_outlive_its_key,
+    a_bound_key_makes_bound_ones,
 );
 
 async fn works(client: &Client, key: &str) -> bool {
@@ -27,7 +29,7 @@ async fn a_key_is_replaced(engine: Engine) {
     let client = host.client();
     let (ada, bob) = (Market::register(&client, "Ada").await, Market::register(&client, "Bob").await);
     let path = format!("/agents/{}/rotate-key", ada.id);
-    expect_problem(&client.post_empty(&path, &bob.key).await, 403, "not_your_agent");
+    expect_problem(&client.post_empty(&path, &bob.key).await, 404, "agent_not_found");
 
     let new = client.post_empty(&path, &ada.key).await.expect(200);
     let second = new["api_key"].as_str().unwrap();
@@ -214,4 +216,55 @@ async fn malformed_keys_are_refused(engine: Engine) {
         let request = client.request(reqwest::Method::GET, "/auth/me", "").header("authorization", header);
         expect_problem(&ringfence_testkit::send(request).await, 401, "unauthorized");
     }
+}
+
+/// A request takes long between its head, which proves who asks, and its body. What was revoked meanwhile changes nothing.
+async fn a_slow_body_does_not_outlive_its_key(engine: Engine) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let host = host(engine).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    let key = narrow(&client, &ada, json!({})).await;
+    let body = json!({ "name": "Eve" }).to_string();
+    let mut stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+    let head = format!(
+        "PATCH /api/v1/agents/{} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        ada.id,
+        key["api_key"].as_str().unwrap(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The host has seen the head when it has counted the request.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let path = format!("/keys/{}", key["key_id"].as_str().unwrap());
+    assert_eq!(client.delete(&path, &ada.key).await.status, 204);
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(client.get(&format!("/agents/{}", ada.id), &ada.key).await.text_at("/name"), "Ada");
+}
+
+/// What a key makes is bound by what binds the key.
+async fn a_bound_key_makes_bound_ones(engine: Engine) {
+    let host = host(engine).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    let end = ringfence_model::Clock::now(&ringfence_model::SystemClock).plus(Duration::from_secs(3600));
+    let bound = narrow(&client, &ada, json!({ "expires_at": end })).await;
+    let path = format!("/admin/keys/{}/limits", bound["key_id"].as_str().unwrap());
+    let few = json!({ "reads_per_minute": 30, "writes_per_minute": 30 });
+    let _ = client.put(&path, &host.operator_key(), &few).await.expect(200);
+    let key = bound["api_key"].as_str().unwrap();
+    let child = client.post("/keys", key, &json!({ "name": "child", "agent_id": ada.id })).await.expect(201);
+    assert_eq!((&child["expires_at"], &child["reads_per_minute"]), (&bound["expires_at"], &json!(30)));
+    let later =
+        json!({ "name": "later", "agent_id": ada.id, "expires_at": end.plus(Duration::from_secs(1)) });
+    expect_problem(&client.post("/keys", key, &later).await, 403, "more_than_yours");
+    // Two keys of one limit have one account.
+    let left = |answer: &ringfence_testkit::Answer| answer.headers["ratelimit"].to_str().unwrap().to_owned();
+    let one = client.get("/bots", key).await;
+    let two = client.get("/bots", child["api_key"].as_str().unwrap()).await;
+    assert!(left(&one).contains("r=29") && left(&two).contains("r=28"), "{} {}", left(&one), left(&two));
 }

@@ -106,29 +106,27 @@ async fn admit(
     request: &Parts,
     origin: &Origin,
 ) -> Result<(Option<Caller>, Option<LimitState>), Refused> {
-    let credential = credential(&request.headers)?;
+    let credential = match credential(&request.headers) {
+        Ok(credential) => credential,
+        Err(problem) => return Err(refuse(app, origin, problem).await),
+    };
     let logs_in = matches!(request.uri.path(), "/api/v1/auth/login" | "/api/v1/auth/refresh");
     let Some(credential) = credential else {
         let group = if logs_in { LimitGroup::Logins } else { LimitGroup::Anonymous };
         return Ok((None, count(app, origin, group).await?));
     };
-    // Whoever tries out keys is not let to the database for each of them.
-    if let Some(address) = origin.address
-        && !app.control.remembers(credential)
-        && let Some(limited) = app.control.exhausted(Counted::Address(address), LimitGroup::Failures)
-    {
-        return Err(limited.into());
-    }
-    let caller = match app.control.authenticate(credential, origin.clone()).await {
+    // Whoever tries out keys is let to the database for few of them at a time.
+    let suspect = origin.address.is_some_and(|address| {
+        !app.control.remembers(credential)
+            && app.control.exhausted(Counted::Address(address), LimitGroup::Failures).is_some()
+    });
+    let turn = if suspect { app.control.suspects_turn().await } else { None };
+    let caller = app.control.authenticate(credential, origin.clone()).await;
+    drop(turn);
+    let caller = match caller {
         Ok(caller) => caller,
-        Err(error) => {
-            if let Some(address) = origin.address
-                && !matches!(error, AuthenticationError::Internal(_))
-            {
-                app.control.count_failure(address).await?;
-            }
-            return Err(Problem::from(error).into());
-        }
+        Err(AuthenticationError::Internal(error)) => return Err(Problem::from(error).into()),
+        Err(error) => return Err(refuse(app, origin, error.into()).await),
     };
     if logs_in {
         return Ok((Some(caller), count(app, origin, LimitGroup::Logins).await?));
@@ -137,6 +135,12 @@ async fn admit(
     let group = if reads { LimitGroup::Reads } else { LimitGroup::Writes };
     let state = app.control.limit(Counted::Caller(&caller), group).await?;
     Ok((Some(caller), Some(state)))
+}
+
+/// What answers a credential that is not good: why, or, where too many came from, that.
+async fn refuse(app: &App, origin: &Origin, problem: Problem) -> Refused {
+    let Some(address) = origin.address else { return problem.into() };
+    app.control.count_failure(address).await.map_or_else(Refused::from, |()| problem.into())
 }
 
 /// Counts a request by its address. Without one (in a test without a socket) there is nothing to count by.

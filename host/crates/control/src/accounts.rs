@@ -189,6 +189,18 @@ impl Control {
         Ok(key)
     }
 
+    /// Notes in the audit log that the secrets are sealed under another master key.
+    ///
+    /// # Errors
+    /// [`Internal`] if the database fails.
+    pub async fn note_master_key(&self, id: &str) -> Result<(), Internal> {
+        let mut tx = self.store.begin().await?;
+        let platform = OrgId::platform();
+        let detail = json!({ "master_key_id": id });
+        self.audit_command(&mut tx, "master-key:rotate", platform.as_str(), detail).await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Signs tokens with a new key from now on, from the host's command line.
     ///
     /// # Errors
@@ -245,6 +257,7 @@ impl Control {
         // A key for few things must not come by one for all of them.
         if let Some(scopes) = caller.and_then(Caller::scopes) {
             key.scopes = scopes.to_vec();
+            key.expires_at = caller.and_then(Caller::expires_at);
         }
         let mut tx = self.store.begin().await?;
         if caller.is_none() {

@@ -1,19 +1,32 @@
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use ringfence_model::{AgentId, ApiKeyId, OrgId, Role, SessionId, UserId};
+use ringfence_model::{AgentId, ApiKeyId, OrgId, Role, SessionId, Timestamp, UserId};
 
-use crate::policy::ALL_SCOPES;
+use crate::policy::{ALL_SCOPES, Action};
 
 /// Who calls, as far as it has been proved, and where the call came from.
 #[derive(Debug, Clone)]
 pub struct Caller {
     identity: Identity,
     org: OrgId,
-    /// What a key may be used for; users have no such limit.
-    scopes: Option<Arc<[String]>>,
-    quotas: Quotas,
+    /// What binds a key besides its role; nothing of it binds users.
+    bounds: Option<KeyBounds>,
     origin: Origin,
+    /// When it was found out, counted from before the database was asked.
+    proved_at: Instant,
+}
+
+/// What binds a key besides its role. What it makes is bound by the same.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyBounds {
+    /// What it may be used for.
+    pub(crate) scopes: Arc<[String]>,
+    /// How often.
+    pub(crate) quotas: Quotas,
+    /// How long.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// What a key may do a minute, where that is not the host's default.
@@ -66,10 +79,11 @@ impl Caller {
     pub(crate) fn new(
         identity: Identity,
         org: OrgId,
-        (scopes, quotas): (Option<Arc<[String]>>, Quotas),
+        bounds: Option<KeyBounds>,
         origin: Origin,
+        proved_at: Instant,
     ) -> Self {
-        Self { identity, org, scopes, quotas, origin }
+        Self { identity, org, bounds, origin, proved_at }
     }
 
     /// Who calls.
@@ -93,12 +107,22 @@ impl Caller {
     /// What the caller's key may be used for; `None` for users, who may do whatever their role has.
     #[must_use]
     pub fn scopes(&self) -> Option<&[String]> {
-        self.scopes.as_deref()
+        self.bounds.as_ref().map(|bounds| &*bounds.scopes)
     }
 
     /// What the caller's key may do a minute.
-    pub(crate) const fn quotas(&self) -> Quotas {
-        self.quotas
+    pub(crate) fn quotas(&self) -> Quotas {
+        self.bounds.as_ref().map_or_else(Quotas::default, |bounds| bounds.quotas)
+    }
+
+    /// When the caller's key ends, if it does.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.bounds.as_ref().and_then(|bounds| bounds.expires_at)
+    }
+
+    /// When it was found out who calls.
+    pub(crate) const fn proved_at(&self) -> Instant {
+        self.proved_at
     }
 
     /// The agent that calls, if an agent does.
@@ -139,7 +163,18 @@ impl Caller {
 
     /// Whether the caller's key may be used for this. A user may do whatever its role has.
     pub(crate) fn has_scope(&self, scope: &str) -> bool {
-        self.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|has| has == ALL_SCOPES || has == scope))
+        let has = |scopes: &[String]| scopes.iter().any(|has| has == ALL_SCOPES || has == scope);
+        // What everyone may do needs no scope.
+        scope.is_empty() || self.scopes().is_none_or(has)
+    }
+
+    /// Whether the caller may do all that one of this role may: nobody makes anyone who may more.
+    pub(crate) fn covers(&self, role: Role) -> bool {
+        let scoped = |action: &Action| {
+            let permission = action.permission();
+            !permission.roles.contains(&role.as_str()) || self.has_scope(permission.scope)
+        };
+        self.role().is_some_and(|own| own.covers(role)) && Action::ALL.iter().all(scoped)
     }
 
     /// Whose idempotency keys and limits these are, and who stands in the audit log.

@@ -114,9 +114,10 @@ impl Control {
         new: NewDeposit,
         once: Option<&Idempotency>,
     ) -> Result<Answer<DepositView>, LedgerError> {
-        // Whose the agent is, is found out below: what is asked first is whether the caller may book money at all.
-        let resource = Resource::Agent(caller.org(), &new.agent_id);
-        self.permit(caller, Action::LedgerDeposit, resource).await?;
+        let agent = accounts::agent(&mut self.store.reader().await?, &new.agent_id).await?;
+        // Whether there is such an agent is told only to those who may book money.
+        let org = agent.as_ref().map_or_else(|| caller.org(), |agent| &agent.org_id);
+        self.permit(caller, Action::LedgerDeposit, Resource::Agent(org, &new.agent_id)).await?;
         Checks::of(&new).done()?;
 
         let mut tx = self.store.begin().await?;

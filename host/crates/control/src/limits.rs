@@ -14,6 +14,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use lru::LruCache;
+use ringfence_model::Sha256;
 use ringfence_store::rates;
 
 use crate::{Caller, Control};
@@ -162,13 +163,11 @@ impl Limits {
     fn bucket(&self, who: Counted<'_>, group: LimitGroup) -> (Arc<Bucket>, String) {
         let limit = self.limit(who, group);
         let name = match who {
-            // A key that has limits of its own is counted by itself.
-            Counted::Caller(caller) if caller.quotas() != crate::Quotas::default() => {
-                caller.credential().to_owned()
-            }
-            Counted::Caller(caller) => caller.principal().to_owned(),
+            // Keys with the same limit have one account, so that more keys are not more requests.
+            Counted::Caller(caller) => format!("{} {limit}", caller.principal()),
             Counted::Address(address) => network(address).to_string(),
-            Counted::Account(account) => format!("account {account}"),
+            // Not what was typed in, which ends up in a table.
+            Counted::Account(account) => Sha256::of(account.as_bytes()).to_string(),
         };
         let account = format!("{} {name}", group.as_str());
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use ringfence_control::{Denied, Login, PasswordChange, SessionError, TokensView, WhoAmI};
+use ringfence_control::{
+    AuthenticationError, Denied, Login, PasswordChange, SessionError, TokensView, WhoAmI,
+};
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -174,7 +176,7 @@ struct RotateSigningKey {
 
 /// Sign tokens with a new key
 ///
-/// For the operators' admins. Tokens that were signed before stay good. Other hosts sign with the new key within a minute.
+/// For the operators' admins. Tokens that were signed before stay good. When this answers, every host signs with the new key.
 #[utoipa::path(post, path = "/admin/signing-keys", tag = "accounts", security(("token" = [])),
     request_body = Option<RotateSigningKey>, responses(
     (status = 204, description = "Tokens are signed with a new key"),
@@ -194,6 +196,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let forbidden = |code, detail| Self::new(StatusCode::FORBIDDEN, code, detail);
         match denied {
+            Denied::Gone => AuthenticationError::Unknown.into(),
             Denied::Scope { action, scope } => forbidden(
                 "scope_missing",
                 format!("This key lacks the scope `{scope}`, which `{action}` needs. Use a key that has it."),

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::error::{Checks, rules};
 use crate::policy::{ALL_SCOPES, Action, Denied, Resource, scopes};
-use crate::{Caller, Control, Internal, Invalid, Page};
+use crate::{Caller, Control, Internal, Invalid, Page, Quotas};
 
 /// How many keys of an org may count at a time.
 const MAX_LIVE: u64 = 1000;
@@ -177,7 +177,10 @@ impl Control {
         checks.done()?;
         let scopes = new.scopes.unwrap_or_else(|| vec![ALL_SCOPES.to_owned()]);
         let role_covered = new.role.is_none_or(|role| caller.role().is_some_and(|own| own.covers(role)));
-        if !role_covered || !scopes.iter().all(|scope| caller.has_scope(scope)) {
+        // A key that ends makes none that outlives it.
+        let expires_at = new.expires_at.or(caller.expires_at());
+        let ends = caller.expires_at().is_none_or(|end| expires_at.is_some_and(|at| at <= end));
+        if !role_covered || !ends || !scopes.iter().all(|scope| caller.has_scope(scope)) {
             return Err(KeyError::MoreThanYours);
         }
         let mut tx = self.store.begin().await?;
@@ -188,7 +191,9 @@ impl Control {
         }
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, caller.org());
         (row.agent_id, row.role, row.name) = (new.agent_id, new.role, new.name);
-        (row.scopes, row.expires_at) = (scopes, new.expires_at);
+        (row.scopes, row.expires_at) = (scopes, expires_at);
+        let Quotas { reads_per_minute, writes_per_minute } = caller.quotas();
+        (row.reads_per_minute, row.writes_per_minute) = (reads_per_minute, writes_per_minute);
         keys::insert(&mut tx, &row, &api_key.hash()).await?;
         let detail = json!({ "agent_id": row.agent_id, "role": row.role, "scopes": row.scopes });
         self.audit(&mut tx, caller, Action::KeysCreate, resource(&row), detail).await?;
@@ -281,8 +286,8 @@ impl Control {
         }
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, &found.org_id);
         row.agent_id = Some(agent.clone());
-        if let Some(last) = old.into_iter().next_back() {
-            (row.name, row.scopes, row.expires_at) = (last.name, last.scopes, last.expires_at);
+        if let Some(last) = old.last() {
+            (row.name, row.scopes, row.expires_at) = (last.name.clone(), all_scopes(&old), longest(&old));
             (row.reads_per_minute, row.writes_per_minute) = (last.reads_per_minute, last.writes_per_minute);
         }
         // A service key for few things must not come by an agent's key for all of them.
@@ -327,6 +332,25 @@ impl Control {
 /// A key of an agent concerns that agent, and the admins of its org.
 fn own_agent(caller: &Caller, agent: &AgentId) -> Result<(), KeyError> {
     if caller.agent().is_none_or(|own| own == agent) { Ok(()) } else { Err(KeyError::NotYours) }
+}
+
+/// What some keys may be used for between them.
+fn all_scopes(keys: &[Key]) -> Vec<String> {
+    if let [one] = keys {
+        return one.scopes.clone();
+    }
+    let held = |scope: &str| keys.iter().any(|key| key.scopes.iter().any(|has| has == scope));
+    let held = if held(ALL_SCOPES) {
+        vec![ALL_SCOPES]
+    } else {
+        scopes().into_iter().filter(|scope| held(scope)).collect()
+    };
+    held.into_iter().map(str::to_owned).collect()
+}
+
+/// When the last of some keys ends; never, if one of them does not.
+fn longest(keys: &[Key]) -> Option<Timestamp> {
+    keys.iter().map(|key| key.expires_at).collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 /// A service key has a role, an agent's key does what agents may.

@@ -22,19 +22,19 @@ impl<K: Hash + Eq + Clone, V: Clone> Leased<K, V> {
         Self(Mutex::new(Held { entries, forgotten: 0 }))
     }
 
-    /// What is known of `key`, read anew if it must be. What is not there is not remembered: whoever makes keys up must
+    /// What is known of `key`, read anew if it must be, and since when it is known. What is not there is not remembered: whoever makes keys up must
     /// not push out those of others.
     pub(super) async fn get<E, F: Future<Output = Result<Option<V>, E>>>(
         &self,
         key: &K,
         read: impl FnOnce() -> F,
-    ) -> Result<Option<V>, E> {
+    ) -> Result<Option<(V, Instant)>, E> {
         let begun = {
             let mut held = self.held();
             if let Some((read_at, value)) = held.entries.get(key)
                 && read_at.elapsed() < LEASE
             {
-                return Ok(Some(value.clone()));
+                return Ok(Some((value.clone(), *read_at)));
             }
             held.forgotten
         };
@@ -46,7 +46,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Leased<K, V> {
         {
             held.entries.put(key.clone(), (read_at, value.clone()));
         }
-        Ok(value)
+        Ok(value.map(|value| (value, read_at)))
     }
 
     /// Whether `key` is known at this moment.
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     async fn read(cache: &Leased<u8, u8>, value: u8) -> Option<u8> {
-        cache.get(&1, || async { Ok::<_, Infallible>(Some(value)) }).await.unwrap()
+        cache.get(&1, || async { Ok::<_, Infallible>(Some(value)) }).await.unwrap().map(|(value, _)| value)
     }
 
     #[tokio::test]
@@ -91,7 +91,7 @@ mod tests {
             cache.forget();
             Ok::<_, Infallible>(Some(1))
         });
-        assert_eq!(late.await, Ok(Some(1)));
+        assert_eq!(late.await.unwrap().unwrap().0, 1);
         assert_eq!(read(&cache, 2).await, Some(2));
     }
 

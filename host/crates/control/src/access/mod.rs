@@ -11,7 +11,8 @@ mod sessions;
 mod tokens;
 mod users;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ring::hmac;
 use ringfence_model::{ApiKey, ApiKeyHash, Clock, Rng, SessionId, SigningKeyId, Timestamp};
@@ -19,13 +20,14 @@ use ringfence_store::keys::Key;
 use ringfence_store::sessions::UserSession;
 use ringfence_store::{Store, Tx};
 use secrecy::ExposeSecret as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use keys::{KeyError, KeyLimits, KeyView, MadeKey, NewKey, RotateKey};
 pub(crate) use keys::{first_operator_key, fresh};
 pub use sessions::{Login, PasswordChange, SessionError, TokensView, WhoAmI};
 pub use users::{NewUser, UserChanges, UserError, UserView};
 
-use crate::caller::{Identity, Quotas};
+use crate::caller::{Identity, KeyBounds, Quotas};
 use crate::secrets::{self, MasterKeys};
 use crate::{Caller, Control, Internal, Origin};
 use lease::Leased;
@@ -36,6 +38,8 @@ use tokens::{BadToken, SigningKeys, TokenType};
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 /// How exact the time of a key's last use is.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// How many unknown credentials are looked up at a time that come from where too many wrong ones came.
+const SUSPECTS_AT_A_TIME: usize = 2;
 /// How many keys, and how many sessions, are kept in memory.
 const KEPT: usize = 20_000;
 
@@ -47,6 +51,7 @@ pub(crate) struct Access {
     passwords: Passwords,
     keys: Leased<ApiKeyHash, Key>,
     sessions: Leased<SessionId, UserSession>,
+    suspects: Arc<Semaphore>,
 }
 
 /// Why a credential was not accepted.
@@ -86,6 +91,7 @@ impl Access {
             passwords: Passwords::new(),
             keys: Leased::new(KEPT),
             sessions: Leased::new(KEPT),
+            suspects: Arc::new(Semaphore::new(SUSPECTS_AT_A_TIME)),
             master,
         })
     }
@@ -140,7 +146,7 @@ impl Control {
         if credential.starts_with("rf_") {
             return Err(AuthenticationError::Unknown);
         }
-        let now = self.clock.now();
+        let (now, proved_at) = (self.clock.now(), Instant::now());
         let keys = (&self.store, &self.access.master);
         let claims = match self.access.signing.verify(credential, TokenType::Access, now, keys).await {
             Ok(claims) => claims,
@@ -149,10 +155,12 @@ impl Control {
             Err(BadToken::Internal(error)) => return Err(error.into()),
         };
         let session = self.session(&claims.sid).await?;
-        let session = session.filter(|session| session.user_id == claims.sub && is_open(session, now));
-        let session = session.ok_or(AuthenticationError::Unknown)?;
+        let (session, read_at) = session.ok_or(AuthenticationError::Unknown)?;
+        if session.user_id != claims.sub || !is_open(&session, now) {
+            return Err(AuthenticationError::Unknown);
+        }
         let identity = Identity::User { id: session.user_id, session: session.id, role: session.role };
-        Ok(Caller::new(identity, session.org_id, (None, Quotas::default()), origin))
+        Ok(Caller::new(identity, session.org_id, None, origin, read_at.min(proved_at)))
     }
 
     /// Whether finding out who holds this needs nothing of the database.
@@ -169,19 +177,40 @@ impl Control {
             let found = ringfence_store::keys::find(&mut reader, &hash).await?;
             Ok::<_, Internal>(found.inspect(|key| self.note_use(key)))
         });
-        let now = self.clock.now();
-        let key = found.await?.filter(|key| counts(key, now)).ok_or(AuthenticationError::Unknown)?;
-        let quotas =
-            Quotas { reads_per_minute: key.reads_per_minute, writes_per_minute: key.writes_per_minute };
+        let (key, read_at) = found.await?.ok_or(AuthenticationError::Unknown)?;
+        if !counts(&key, self.clock.now()) {
+            return Err(AuthenticationError::Unknown);
+        }
+        let (reads_per_minute, writes_per_minute) = (key.reads_per_minute, key.writes_per_minute);
+        let quotas = Quotas { reads_per_minute, writes_per_minute };
+        let bounds = KeyBounds { scopes: key.scopes.into(), quotas, expires_at: key.expires_at };
         let identity = match (key.agent_id, key.role) {
             (Some(id), None) => Identity::Agent { id, key: key.id },
             (None, Some(role)) => Identity::Service { key: key.id, role },
             _ => return Err(Internal::Invariant("a key is neither an agent's nor a service key").into()),
         };
-        Ok(Caller::new(identity, key.org_id, (Some(key.scopes.into()), quotas), origin))
+        Ok(Caller::new(identity, key.org_id, Some(bounds), origin, read_at))
     }
 
-    async fn session(&self, id: &SessionId) -> Result<Option<UserSession>, Internal> {
+    /// Whether a caller is still who it was. A request can take long between its head, which proves who asks, and its body,
+    /// which says for what: what was found out before the lease is asked for again.
+    pub(crate) async fn is_still(&self, caller: &Caller) -> Result<bool, Internal> {
+        if caller.proved_at().elapsed() < LEASE {
+            return Ok(true);
+        }
+        let now = self.clock.now();
+        let mut reader = self.store.reader().await?;
+        Ok(match caller.identity() {
+            Identity::Agent { key, .. } | Identity::Service { key, .. } => {
+                ringfence_store::keys::get(&mut reader, key).await?.is_some_and(|key| counts(&key, now))
+            }
+            Identity::User { session, role, .. } => ringfence_store::sessions::get(&mut reader, session)
+                .await?
+                .is_some_and(|session| is_open(&session, now) && session.role == *role),
+        })
+    }
+
+    async fn session(&self, id: &SessionId) -> Result<Option<(UserSession, Instant)>, Internal> {
         let found = self.access.sessions.get(id, || async {
             let mut reader = self.store.reader().await?;
             Ok::<_, Internal>(ringfence_store::sessions::get(&mut reader, id).await?)
@@ -208,13 +237,17 @@ impl Control {
         });
     }
 
-    /// Waits until no host goes by what was so before the last commit. On a database of its own, that is at once.
+    /// Waits until no host goes by what was so before the last commit, and no request that has begun does either.
     pub(crate) async fn in_force(&self) {
         self.access.forget();
         self.policies.forget();
-        if self.store.is_shared() {
-            tokio::time::sleep(LEASE).await;
-        }
+        tokio::time::sleep(LEASE).await;
+    }
+
+    /// The turn of somebody who comes with a credential that is not known, from where many wrong ones came: whoever
+    /// tries out keys gets little of the database, and the others who share the address are still let in.
+    pub async fn suspects_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.access.suspects).acquire_owned().await.ok()
     }
 }
 

@@ -328,10 +328,11 @@ impl Control {
             self.replace_signing_key(&mut tx, forget_old).await?;
             self.audit(&mut tx, caller, Action::SigningKeysRotate, Resource::Org(&org), detail).await?;
             tx.commit().await?;
-            self.access.signing.renew(&self.store, &self.access.master).await?;
             Ok::<_, Internal>(())
         };
-        Ok(rotated.await?)
+        rotated.await?;
+        self.in_force().await;
+        Ok(())
     }
 
     pub(crate) async fn replace_signing_key(&self, tx: &mut Tx, forget_old: bool) -> Result<(), Internal> {

@@ -1,7 +1,7 @@
 //! Access and refresh tokens: JWTs (RFC 7519) under HMAC-SHA-256, the only algorithm that this process knows.
 
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
@@ -104,9 +104,6 @@ struct SigningKey {
     decoding: DecodingKey,
 }
 
-/// A host looks for new signing keys this often, and when a token names one that it does not know.
-const RENEW: Duration = Duration::from_secs(60);
-
 impl SigningKeys {
     pub(crate) async fn load(store: &Store, master: &MasterKeys) -> Result<Self, Internal> {
         install_hmac();
@@ -121,7 +118,7 @@ impl SigningKeys {
         claims: &Claims,
         (store, master): (&Store, &MasterKeys),
     ) -> Result<String, Internal> {
-        let keys = self.younger_than(RENEW, store, master).await?;
+        let keys = self.current(store, master).await?;
         let key = keys.last().ok_or(Internal::Invariant("there is no signing key"))?;
         let header = Header { kid: Some(key.id.to_string()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, claims, &key.encoding)
@@ -141,11 +138,7 @@ impl SigningKeys {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Forged)?;
         let kid = header.kid.and_then(|kid| kid.parse::<SigningKeyId>().ok()).ok_or(BadToken::Forged)?;
-        let mut keys = self.held().0;
-        if !keys.iter().any(|key| key.id == kid) {
-            // It may have been made by another host just now. Whoever makes ids up asks the database twice a second.
-            keys = self.younger_than(LEASE, store, master).await?;
-        }
+        let keys = self.current(store, master).await?;
         let key = keys.iter().find(|key| key.id == kid).ok_or(BadToken::Forged)?;
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[expected.audience()]);
@@ -164,24 +157,15 @@ impl SigningKeys {
         Ok(claims)
     }
 
-    /// Lets the next token be signed with a key that is read anew.
-    pub(crate) async fn renew(&self, store: &Store, master: &MasterKeys) -> Result<(), Internal> {
-        self.younger_than(Duration::ZERO, store, master).await.map(drop)
-    }
-
-    async fn younger_than(
-        &self,
-        age: Duration,
-        store: &Store,
-        master: &MasterKeys,
-    ) -> Result<Arc<[SigningKey]>, Internal> {
+    /// The keys, as they were at most [`LEASE`] ago: a key that was forgotten verifies nothing any more.
+    async fn current(&self, store: &Store, master: &MasterKeys) -> Result<Arc<[SigningKey]>, Internal> {
         let (keys, read_at) = self.held();
-        if read_at.elapsed() < age {
+        if read_at.elapsed() < LEASE {
             return Ok(keys);
         }
         let _one = self.renewing.lock().await;
         let (keys, read_at) = self.held();
-        if read_at.elapsed() < age {
+        if read_at.elapsed() < LEASE {
             return Ok(keys);
         }
         let read_at = Instant::now();

@@ -366,8 +366,7 @@ fn visible(caller: &Caller, user: Option<User>) -> Result<User, UserError> {
 
 /// Nobody gives more than they have, not even where a policy of the operators lets others than admins make users.
 fn covered(caller: &Caller, role: Role) -> Result<(), UserError> {
-    let covered = caller.role().is_some_and(|own| own.covers(role));
-    covered.then_some(()).ok_or(UserError::MoreThanYours)
+    caller.covers(role).then_some(()).ok_or(UserError::MoreThanYours)
 }
 
 /// Locks the user's org, then the user: changes to the users of an org take turns, so that two admins cannot remove each

@@ -22,6 +22,8 @@ pub(super) struct Engine {
     slices: HashMap<Action, Slice>,
     /// What people call the operators' policies, by their ids.
     names: HashMap<String, String>,
+    /// Whether one of the operators' policies could not be read: everything is denied then but to mend it.
+    closed: bool,
     /// The change of the policies that this is after.
     pub(super) version: i64,
 }
@@ -64,7 +66,12 @@ impl Engine {
         for action in Action::ALL {
             slices.insert(*action, slice(*action, &parsed)?);
         }
-        Ok(Self { authorizer: Authorizer::new(), slices, names, version })
+        Ok(Self { authorizer: Authorizer::new(), slices, names, closed: false, version })
+    }
+
+    /// What is in force while a policy of the operators is not valid.
+    pub(super) fn closed(version: i64) -> Result<Self, BadPolicy> {
+        Ok(Self { closed: true, ..Self::new(&[], version)? })
     }
 
     /// Whether the principal may.
@@ -75,6 +82,9 @@ impl Engine {
         resource: &Resource<'_>,
         now: Timestamp,
     ) -> Result<Verdict, Internal> {
+        if self.closed && !mends_policies(action) {
+            return Ok(Verdict::Forbidden("(one that is not valid any more)".to_owned()));
+        }
         let slice = self.slices.get(&action).ok_or(Internal::Invariant("an action has no policies"))?;
         let (caller, target) = (principal.entity()?, resource.entity()?);
         let (caller_id, target_id) = (caller.uid(), target.uid());
@@ -130,7 +140,7 @@ fn slice(action: Action, custom: &[Policy]) -> Result<Slice, BadPolicy> {
     let mut policies = PolicySet::from_str(&base_policies(action)).map_err(|error| broken(&error))?;
     let (uid, group) = (action_uid(action.name()), action_uid(action.group()));
     // The operators can always take back what they forbade.
-    if !matches!(action, Action::PoliciesRead | Action::PoliciesWrite) {
+    if !mends_policies(action) {
         for policy in custom {
             let concerns = match policy.action_constraint() {
                 ActionConstraint::Any => true,
@@ -147,6 +157,10 @@ fn slice(action: Action, custom: &[Policy]) -> Result<Slice, BadPolicy> {
         Entity::new_no_attrs(group, HashSet::new()),
     ];
     Ok(Slice { action: uid, policies, entities })
+}
+
+const fn mends_policies(action: Action) -> bool {
+    matches!(action, Action::PoliciesRead | Action::PoliciesWrite)
 }
 
 /// The matrix's row as policies: who may, and the fence between orgs, which no other policy can open, for `forbid` wins.

@@ -36,7 +36,7 @@ pub struct Permission {
     pub roles: &'static [&'static str],
     /// Whose things it reaches.
     pub reach: Reach,
-    /// The scope that a key needs for it.
+    /// The scope that a key needs for it; empty if it needs none.
     pub scope: &'static str,
     /// The Cedar entity types that it is done to.
     pub resources: &'static [&'static str],
@@ -149,7 +149,7 @@ permissions! {
     /// Delete a user.
     UsersDelete       "users:delete"         [admin]                             Staff    "users:write"      [User];
     /// Ask who one is.
-    AccountRead       "account:read"         [admin operator user viewer agent]  Own      "account:read"     [User Service Agent];
+    AccountRead       "account:read"         [admin operator user viewer agent]  Own      ""                 [User Service Agent];
     /// Change one's own password, and log out.
     AccountChange     "account:change"       [admin operator user viewer]        Own      "account:write"    [User];
 
@@ -173,7 +173,8 @@ impl Action {
     /// The group that it belongs to in policies: `read` or `write`.
     #[must_use]
     pub fn group(self) -> &'static str {
-        if self.permission().scope.ends_with(":read") { "read" } else { "write" }
+        let scope = self.permission().scope;
+        if scope.is_empty() || scope.ends_with(":read") { "read" } else { "write" }
     }
 
     /// Whether an agent may do it to itself and to what is its own alone.
@@ -195,7 +196,7 @@ pub(crate) fn scopes() -> Vec<&'static str> {
     let mut scopes = vec![ALL_SCOPES];
     for action in Action::ALL {
         let scope = action.permission().scope;
-        if !scopes.contains(&scope) {
+        if !scope.is_empty() && !scopes.contains(&scope) {
             scopes.push(scope);
         }
     }
@@ -214,13 +215,10 @@ pub fn markdown() -> String {
     for action in Action::ALL {
         let permission = action.permission();
         let marks = columns.map(|role| if permission.roles.contains(&role) { "✓" } else { " " });
-        table.push_str(&format!(
-            "| `{}` | {} | {} | `{}` |\n",
-            permission.name,
-            marks.join(" | "),
-            permission.reach.as_str(),
-            permission.scope
-        ));
+        let scope =
+            if permission.scope.is_empty() { "none".to_owned() } else { format!("`{}`", permission.scope) };
+        let (name, reach) = (permission.name, permission.reach.as_str());
+        table.push_str(&format!("| `{name}` | {} | {reach} | {scope} |\n", marks.join(" | ")));
     }
     table
 }

@@ -33,6 +33,9 @@ pub fn policy_schema() -> String {
 /// Why a caller may not.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
+    /// The key was revoked, or the session ended, since the request came in.
+    #[error("the credential is not good any more")]
+    Gone,
     /// The key was not made for this.
     #[error("the key lacks the scope `{scope}`, which `{action}` needs")]
     Scope {
@@ -74,7 +77,7 @@ impl Policies {
     /// Reads the policies.
     ///
     /// # Errors
-    /// If one of them is not valid any more, by its name.
+    /// If they cannot be read.
     pub(crate) async fn load(store: &Store) -> Result<Self, Internal> {
         let read_at = Instant::now();
         let engine = read(store).await?;
@@ -123,7 +126,17 @@ async fn read(store: &Store) -> Result<Engine, Internal> {
     let mut reader = store.reader().await?;
     let version = policies::version(&mut reader).await?;
     let all = policies::all(&mut reader).await?;
-    Engine::new(&all, version).map_err(|BadPolicy(reason)| Internal::Policy(reason))
+    match Engine::new(&all, version) {
+        Ok(engine) => Ok(engine),
+        // It may be one that forbids, so nothing goes on without it but what mends it.
+        Err(BadPolicy(reason)) => {
+            tracing::error!(
+                reason,
+                "a policy is not valid any more: everything is denied until it is changed or removed"
+            );
+            Engine::closed(version).map_err(|BadPolicy(reason)| Internal::Policy(reason))
+        }
+    }
 }
 
 impl Control {
@@ -149,6 +162,9 @@ impl Control {
 
     async fn decide(&self, caller: &Caller, action: Action, resource: &Resource<'_>) -> Result<(), Denied> {
         let permission = action.permission();
+        if !self.is_still(caller).await? {
+            return Err(Denied::Gone);
+        }
         if !caller.has_scope(permission.scope) {
             return Err(Denied::Scope { action: permission.name, scope: permission.scope });
         }
