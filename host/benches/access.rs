@@ -2,7 +2,12 @@
 //! a whole call of a bot over HTTP, in the same run.
 //!
 //! Needs `scripts/build-guests.sh`; run with `cargo bench -p ringfence --bench access`.
-#![allow(missing_docs, clippy::expect_used, reason = "a benchmark, with generated code")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark, with generated code"
+)]
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
