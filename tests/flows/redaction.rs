@@ -1,7 +1,7 @@
 //! What clients send does not reach the log.
 
 use reqwest::Method;
-use ringfence_testkit::{Agent, Engine, Host, HostOptions, Market, send};
+use ringfence_testkit::{Agent, Engine, Host, HostOptions, Market, PASSWORD, send};
 use serde_json::{Value, json};
 
 use crate::host_with;
@@ -78,6 +78,28 @@ async fn job_done(market: &Market) {
     assert_eq!(market.verdict(&market.worker, &submission).await["status"], "passed");
 }
 
+/// Logs in, rightly and wrongly, exchanges tokens, makes a key and a user; what of it must not be found.
+async fn use_accounts(host: &Host) -> Vec<String> {
+    let client = host.client();
+    let tokens = host.first_admin().await;
+    let wrong = json!({ "email": "root@operators.test", "password": "a wrong sesame" });
+    assert_eq!(client.post("/auth/login", "", &wrong).await.status, 401);
+    let refresh = client.post("/auth/refresh", "", &json!({ "refresh_token": tokens.refresh })).await;
+    let again = client.post("/auth/refresh", "", &json!({ "refresh_token": tokens.refresh })).await;
+    assert_eq!((refresh.status, again.status), (200, 401));
+    let tokens = client.log_in("root@operators.test").await;
+    let robot =
+        client.post("/keys", &tokens.access, &json!({ "name": "robot", "role": "viewer" })).await.expect(201);
+    let robot = robot["api_key"].as_str().unwrap().to_owned();
+    let _ = client.get("/keys", &robot).await;
+    let key = std::fs::read_to_string(host.folder().join("master.key")).unwrap();
+    let master = key.lines().find(|line| !line.starts_with('#')).unwrap().to_owned();
+    let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    let mut secrets = vec![PASSWORD.to_owned(), master, robot[8..24].to_owned()];
+    secrets.extend([&*tokens.access, &*tokens.refresh, refresh.text_at("/refresh_token")].map(signature));
+    secrets
+}
+
 /// The log but for the line that says where the host listens.
 fn log(host: &Host) -> String {
     let log = host.log();
@@ -92,7 +114,11 @@ async fn nothing_reaches_the_log(format: &str) -> String {
     let market = Market::new(&host, "hostile/oracle-accept").await;
     job_done(&market).await;
     plant(&host, &market.buyer.key).await;
+    let secrets = use_accounts(&host).await;
     let log = log(&host);
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret}");
+    }
     let Agent { key, .. } = &market.buyer;
     let random = |key: &str| key.trim_start_matches("rf_live_").get(..8).unwrap().to_owned();
     let keys = [random(key), random(&market.worker.key), random(&market.operator)];

@@ -252,3 +252,99 @@ impl JwtVerifier for HmacSha256 {
         Algorithm::HS256
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringfence_model::{Clock as _, ManualClock, OrgId, SeededRng};
+    use ringfence_store::accounts::{self, Org};
+
+    use super::*;
+    use crate::access::new_signing_key;
+
+    struct Signed {
+        store: Store,
+        master: MasterKeys,
+        keys: SigningKeys,
+        clock: ManualClock,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Signed {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store =
+                Store::connect(&format!("sqlite:{}", folder.path().join("x.db").display())).await.unwrap();
+            let (clock, rng) = (ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()), SeededRng::new(1));
+            let master = MasterKeys::parse(&MasterKeys::generate(&rng)).unwrap();
+            let mut tx = store.begin().await.unwrap();
+            let org = Org { id: OrgId::platform(), name: "operators".to_owned(), created_at: clock.now() };
+            accounts::insert_org(&mut tx, &org).await.unwrap();
+            new_signing_key(&mut tx, &master, (&clock, &rng)).await.unwrap();
+            tx.commit().await.unwrap();
+            let keys = SigningKeys::load(&store, &master).await.unwrap();
+            Self { store, master, keys, clock, _folder: folder }
+        }
+
+        fn claims(&self, token_type: TokenType, good_for: Duration) -> Claims {
+            let rng = SeededRng::new(2);
+            let who = (UserId::new(&self.clock, &rng), SessionId::new(&self.clock, &rng));
+            let now = self.clock.now();
+            Claims::new(token_type, who, 1, (now, now.plus(good_for)))
+        }
+
+        async fn sign(&self, claims: &Claims) -> String {
+            self.keys.sign(claims, (&self.store, &self.master)).await.unwrap()
+        }
+
+        async fn verify(&self, token: &str, expected: TokenType) -> Result<Claims, BadToken> {
+            self.keys.verify(token, expected, self.clock.now(), (&self.store, &self.master)).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_good_until_its_time_is_over() {
+        let signed = Signed::new().await;
+        let claims = signed.claims(TokenType::Access, Duration::from_secs(900));
+        let token = signed.sign(&claims).await;
+        assert_eq!(signed.verify(&token, TokenType::Access).await.unwrap(), claims);
+        signed.clock.advance(Duration::from_secs(899));
+        assert!(signed.verify(&token, TokenType::Access).await.is_ok());
+        signed.clock.advance(Duration::from_secs(1));
+        assert!(matches!(signed.verify(&token, TokenType::Access).await, Err(BadToken::Expired)));
+        // One that is both of another kind and too old tells nothing of its age.
+        assert!(matches!(signed.verify(&token, TokenType::Refresh).await, Err(BadToken::Forged)));
+    }
+
+    #[tokio::test]
+    async fn each_claim_that_is_tested_matters() {
+        let signed = Signed::new().await;
+        let good = signed.claims(TokenType::Access, Duration::from_secs(900));
+        let changes: [fn(&mut Claims); 4] = [
+            |claims| claims.iss = "somebody".to_owned(),
+            |claims| claims.aud = "another".to_owned(),
+            |claims| claims.aud = TokenType::Refresh.audience().to_owned(),
+            |claims| claims.token_type = TokenType::Refresh,
+        ];
+        for change in changes {
+            let mut claims = good.clone();
+            change(&mut claims);
+            let token = signed.sign(&claims).await;
+            assert!(
+                matches!(signed.verify(&token, TokenType::Access).await, Err(BadToken::Forged)),
+                "{claims:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn no_other_algorithm_is_known() {
+        let signed = Signed::new().await;
+        let claims = signed.claims(TokenType::Access, Duration::from_secs(900));
+        let key = EncodingKey::from_secret(b"any key");
+        for algorithm in [Algorithm::HS384, Algorithm::HS512, Algorithm::RS256, Algorithm::EdDSA] {
+            assert!(jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).is_err(), "{algorithm:?}");
+        }
+    }
+}
