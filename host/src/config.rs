@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use ringfence_api::ConnectionLimits;
 use ringfence_control::RateLimits;
 use ringfence_model::{OrgId, Role};
+use ringfence_runtime::CompileLimits;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// Runs other people's bots inside WebAssembly sandboxes and pays for their results.
@@ -43,7 +44,13 @@ pub(crate) enum Command {
     Permissions,
     /// Print the OpenAPI document.
     Openapi,
+    /// Compile the component on standard input: what a host has its children do.
+    #[command(name = COMPILE_COMPONENT, hide = true)]
+    CompileComponent,
 }
+
+/// The command of a host's children.
+pub(crate) const COMPILE_COMPONENT: &str = "compile-component";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
@@ -170,6 +177,18 @@ pub(crate) struct Serve {
     /// The largest component that can be uploaded, in bytes.
     #[arg(long, env = "RINGFENCE_MAX_COMPONENT_BYTES", default_value_t = 64 << 20)]
     pub(crate) max_component_bytes: usize,
+
+    /// Address space that compiling one component may take, in bytes.
+    #[arg(long, env = "RINGFENCE_COMPILE_MEMORY_BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(256 << 20..))]
+    pub(crate) compile_memory_bytes: u64,
+
+    /// Processor time that compiling one component may take.
+    #[arg(long, env = "RINGFENCE_COMPILE_CPU_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) compile_cpu_seconds: u64,
+
+    /// How long compiling one component may take.
+    #[arg(long, env = "RINGFENCE_COMPILE_TIMEOUT_SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) compile_timeout_seconds: u64,
 
     /// The largest JSON body, in bytes.
     #[arg(long, env = "RINGFENCE_MAX_BODY_BYTES", default_value_t = 4 << 20)]
@@ -315,6 +334,16 @@ impl Serve {
             writes_per_minute: self.writes_per_minute,
             anonymous_per_minute: self.anonymous_per_minute,
             logins_per_minute: self.logins_per_minute,
+        }
+    }
+
+    /// What compiling one component may take.
+    pub(crate) fn compile_limits(&self) -> CompileLimits {
+        CompileLimits {
+            memory_bytes: self.compile_memory_bytes,
+            cpu_seconds: self.compile_cpu_seconds,
+            wall_time_ms: self.compile_timeout_seconds * 1000,
+            ..CompileLimits::default()
         }
     }
 

@@ -25,6 +25,7 @@ fn main() -> std::process::ExitCode {
         Command::Audit { command: AuditCommand::Verify(database) } => commands::verify_audit_log(&database),
         Command::Permissions => commands::permissions(),
         Command::Openapi => print_openapi(),
+        Command::CompileComponent => ringfence_runtime::compile_from_stdin().map_err(Into::into),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

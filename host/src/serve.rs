@@ -2,19 +2,19 @@
 
 use std::error::Error;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_api::ApiConfig;
 use ringfence_control::{Control, Settings, StoredComponents, is_sealed};
 use ringfence_model::{ApiKey, FeeBps, SystemClock, SystemRng};
-use ringfence_runtime::{Runtime, RuntimeConfig};
+use ringfence_runtime::{Compiler, Runtime, RuntimeConfig};
 use ringfence_store::Store;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Database, Serve};
+use crate::config::{COMPILE_COMPONENT, Database, Serve};
 use crate::logging;
 use crate::master_key::Source;
 
@@ -69,6 +69,11 @@ async fn run(config: Serve) -> Result<(), Failure> {
             cache_dir: Some(config.database.data_dir.join("compiled")),
             slots: config.slots,
             max_component_bytes: config.max_component_bytes,
+            compiler: Compiler::Child {
+                program: myself().map_err(doing("the program's own file cannot be found"))?,
+                arguments: vec![COMPILE_COMPONENT.into()],
+            },
+            compile_limits: config.compile_limits(),
             ..RuntimeConfig::default()
         },
         Arc::new(StoredComponents(store.clone())),
@@ -140,6 +145,13 @@ async fn run(config: Serve) -> Result<(), Failure> {
     }
     store.close().await;
     Ok(())
+}
+
+/// This program, for its children. Linux has a name for it that stays right when another version is installed over
+/// the file while the host runs: the other's code would not fit.
+fn myself() -> std::io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.try_exists()? { Ok(running.to_owned()) } else { std::env::current_exe() }
 }
 
 /// Shows the first operator key, once: on standard error, or in a file that only its owner can read.

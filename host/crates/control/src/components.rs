@@ -1,8 +1,10 @@
 //! Components: validated by the sandbox before they are stored, immutable, named by their digest.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ringfence_model::{Sha256, Timestamp};
-use ringfence_runtime::{ComponentSource, InvalidComponent, Kind};
+use ringfence_runtime::{ComponentSource, InvalidComponent, Kind, PrepareError};
 use ringfence_store::components::{self, Component, ComponentKind};
 use ringfence_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,12 @@ pub enum ComponentError {
     /// The bytes are not a component that could run here. Nothing was stored.
     #[error(transparent)]
     Invalid(InvalidComponent),
+    /// All compilers are busy. Nothing was stored.
+    #[error("all compilers are busy; try again in {retry_after:?}")]
+    Busy {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
     /// The caller's org has no such component.
     #[error("there is no component with this digest")]
     NotFound,
@@ -52,6 +60,18 @@ pub enum ComponentError {
 impl From<StoreError> for ComponentError {
     fn from(error: StoreError) -> Self {
         Self::Internal(error.into())
+    }
+}
+
+impl From<PrepareError> for ComponentError {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Invalid(error) => Self::Invalid(error),
+            PrepareError::Busy { retry_after_ms } => {
+                Self::Busy { retry_after: Duration::from_millis(retry_after_ms) }
+            }
+            PrepareError::Failed(_) => Self::Internal(Internal::Sandbox(error.to_string())),
+        }
     }
 }
 
@@ -83,6 +103,21 @@ impl ComponentSource for StoredComponents {
 }
 
 impl Control {
+    /// Does what is long in [`upload_component`](Self::upload_component) and changes nothing yet: validates and compiles
+    /// a component. Dropping the future ends the compiler.
+    ///
+    /// # Errors
+    /// As those of `upload_component`.
+    pub async fn prepare_component(&self, caller: &Caller, wasm: &Bytes) -> Result<(), ComponentError> {
+        self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
+        let digest = Sha256::of(wasm);
+        let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
+        if known.is_none() {
+            self.runtime.prepare(wasm.clone()).await?;
+        }
+        Ok(())
+    }
+
     /// Validates, compiles and stores a component; whether it is new to the org. Uploading the same bytes again
     /// answers with what is there.
     ///
@@ -101,7 +136,7 @@ impl Control {
         if let Some(known) = known {
             return Ok((known.into(), false));
         }
-        let info = self.runtime.prepare(wasm.clone()).await.map_err(ComponentError::Invalid)?;
+        let info = self.runtime.prepare(wasm.clone()).await?;
         let component = Component {
             org_id: caller.org().clone(),
             digest,

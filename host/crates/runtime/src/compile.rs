@@ -1,25 +1,49 @@
 //! From bytes to something that can be called: the memory cache, then the disk cache, then the compiler.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::cache::{DiskCache, Loaded, LoadedCache};
+use crate::child::{self, CompileError, CompileLimits};
 use crate::component::{self, InvalidComponent, Linkers};
 use crate::digest::Digest;
+use crate::slots::Slots;
+
+/// Where components are compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Compiler {
+    /// In this process, on a thread: for components that are trusted not to make the compiler take too much.
+    #[default]
+    InProcess,
+    /// In a process of its own for each component, under [`CompileLimits`].
+    Child {
+        /// A program that calls [`compile_from_stdin`](crate::compile_from_stdin), built from the same sources.
+        program: PathBuf,
+        /// What makes it do so.
+        arguments: Vec<OsString>,
+    },
+}
 
 /// Turns components into something that can be called, and keeps the result.
-pub(crate) struct Compiler {
+pub(crate) struct Loader {
     pub(crate) engine: Engine,
     pub(crate) linkers: Linkers,
     pub(crate) loaded: LoadedCache,
     pub(crate) disk: Option<DiskCache>,
+    pub(crate) compiler: Compiler,
+    pub(crate) limits: CompileLimits,
     /// Compilers that may run at once. Each uses one thread.
-    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) slots: Slots,
+    /// How long a caller waits while another loads the same component.
+    pub(crate) patience: Duration,
     /// One gate for each component that is being loaded, so that callers who come at the same time wait for
     /// one load instead of each doing their own.
     pub(crate) gates: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
@@ -32,11 +56,24 @@ pub(crate) enum LoadError<E> {
     Source(E),
     #[error(transparent)]
     Invalid(#[from] InvalidComponent),
+    #[error("every compiler is busy")]
+    Busy,
+    #[error("{0}")]
+    Failed(String),
     #[error("the host's compiler thread ended early")]
     Interrupted,
 }
 
-impl Compiler {
+impl<E> From<CompileError> for LoadError<E> {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Invalid(error) => Self::Invalid(error),
+            CompileError::Failed(reason) => Self::Failed(reason),
+        }
+    }
+}
+
+impl Loader {
     /// The component of this digest; `source` is asked for its bytes only if no compiled code is kept.
     pub(crate) async fn load<E>(
         self: &Arc<Self>,
@@ -47,29 +84,46 @@ impl Compiler {
             return Ok(loaded);
         }
         let gate = self.gate(digest);
-        let _turn = gate.lock().await;
+        let turn = tokio::time::timeout(self.patience, gate.lock()).await;
+        let _turn = turn.map_err(|_| LoadError::Busy)?;
         if let Some(loaded) = self.loaded.get(&digest) {
             return Ok(loaded);
         }
 
         if self.disk.is_some() {
-            let compiler = Arc::clone(self);
-            let found = tokio::task::spawn_blocking(move || compiler.load_from_disk(digest)).await;
+            let loader = Arc::clone(self);
+            let found = tokio::task::spawn_blocking(move || loader.load_from_disk(digest)).await;
             if let Some(loaded) = found.map_err(|_| LoadError::Interrupted)? {
                 return Ok(loaded);
             }
         }
 
         let wasm = source().await.map_err(LoadError::Source)?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| LoadError::Interrupted)?;
-        let compiler = Arc::clone(self);
-        // The permit goes with the thread: a caller who leaves does not make room for another compiler while
-        // this one still runs.
-        let compiled = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            compiler.compile(digest, &wasm)
-        });
-        Ok(compiled.await.map_err(|_| LoadError::Interrupted)??)
+        let size = wasm.len() as u64;
+        let code = self.compile(wasm).await?;
+        let loader = Arc::clone(self);
+        let adopted = tokio::task::spawn_blocking(move || loader.adopt(digest, size, &code));
+        adopted.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
+    }
+
+    async fn compile<E>(&self, wasm: Bytes) -> Result<Vec<u8>, LoadError<E>> {
+        let slot = self.slots.take().await.map_err(|_| LoadError::Busy)?;
+        match &self.compiler {
+            Compiler::Child { program, arguments } => {
+                Ok(child::compile(program, arguments, &self.limits, &wasm).await?)
+            }
+            Compiler::InProcess => {
+                let engine = self.engine.clone();
+                // The slot goes with the thread: a caller who leaves does not make room for another compiler while
+                // this one still runs.
+                let compiled = tokio::task::spawn_blocking(move || {
+                    let _slot = slot;
+                    engine.precompile_component(&wasm)
+                });
+                let compiled = compiled.await.map_err(|_| LoadError::Interrupted)?;
+                compiled.map_err(|error| component::classify(format!("{error:#}")).into())
+            }
+        }
     }
 
     fn gate(&self, digest: Digest) -> Arc<AsyncMutex<()>> {
@@ -95,7 +149,7 @@ impl Compiler {
         let (size, code) = verified.code().split_first_chunk::<8>()?;
         #[expect(
             unsafe_code,
-            reason = "these bytes, unchanged since they were verified, were written by `compile` below under a \
+            reason = "these bytes, unchanged since they were verified, were written by `adopt` below under a \
                       key that only this host has, for the same component and an equal engine"
         )]
         let component = unsafe { Component::deserialize(&self.engine, code) };
@@ -109,18 +163,22 @@ impl Compiler {
             .ok()
     }
 
-    fn compile(&self, digest: Digest, wasm: &[u8]) -> Result<Arc<Loaded>, InvalidComponent> {
-        let component =
-            Component::from_binary(&self.engine, wasm).map_err(|error| component::classify(&error))?;
-        let size = wasm.len() as u64;
-        let loaded = self.finish(&component, digest, size)?;
+    /// Takes over what a compiler of this host has just made, and keeps it.
+    fn adopt(&self, digest: Digest, size: u64, code: &[u8]) -> Result<Arc<Loaded>, CompileError> {
+        #[expect(
+            unsafe_code,
+            reason = "these bytes were made a moment ago by this engine, or by this host's own child with an equal one"
+        )]
+        let component = unsafe { Component::deserialize(&self.engine, code) };
+        // The pool has its say only now.
+        let component = component.map_err(|error| match component::needs_too_much(format!("{error:#}")) {
+            Ok(invalid) => CompileError::Invalid(invalid),
+            Err(reason) => CompileError::Failed(format!("compiled code does not load: {reason}")),
+        })?;
+        let loaded = self.finish(&component, digest, size).map_err(CompileError::Invalid)?;
         if let Some(disk) = &self.disk {
             // The cache is a help, not a promise: what cannot be kept is compiled again next time.
-            let kept = component.serialize().map_err(|error| format!("{error:#}")).and_then(|code| {
-                let code = [size.to_le_bytes().as_slice(), &code].concat();
-                disk.store(&digest, &code).map_err(|error| error.to_string())
-            });
-            if let Err(reason) = kept {
+            if let Err(reason) = disk.store(&digest, &[size.to_le_bytes().as_slice(), code].concat()) {
                 tracing::warn!(%digest, %reason, "compiled code could not be kept");
             }
         }

@@ -137,6 +137,12 @@ pub enum InvalidComponent {
         /// What the compiler said.
         message: String,
     },
+    /// Compiling it was ended, for it took too much.
+    #[error("compiling the component took more than {limit}; make its functions smaller or fewer")]
+    CompilationLimit {
+        /// The limit that was passed, with its unit.
+        limit: String,
+    },
 }
 
 fn list(names: &[String]) -> String {
@@ -161,6 +167,7 @@ impl InvalidComponent {
             Self::WrongImport { .. } => "wrong_import",
             Self::NeedsTooMuch { .. } => "needs_too_much",
             Self::CompileFailed { .. } => "compile_failed",
+            Self::CompilationLimit { .. } => "compilation_limit",
         }
     }
 }
@@ -197,27 +204,12 @@ pub(crate) fn check_header(wasm: &[u8], maximum_bytes: usize) -> Result<(), Inva
 
 /// Sorts out why wasmtime did not take the bytes. Its errors are text; what is not recognised is a failure to
 /// compile, so a changed text makes an answer less exact and never lets anything through.
-pub(crate) fn classify(error: &wasmtime::Error) -> InvalidComponent {
-    let message = format!("{error:#}");
-    let has = |part: &str| message.contains(part);
-    let dimension = if !has("pooling allocator") && !has("exceeds the configured maximum") {
-        None
-    } else if has("core module instances,") {
-        Some("core instances")
-    } else if has("linear memories") || has("memories count") {
-        Some("memories")
-    } else if has(" tables, which") || has("tables count") {
-        Some("tables")
-    } else if has("module memory") {
-        Some("memory")
-    } else if has("module table") {
-        Some("table elements")
-    } else {
-        Some("instance state")
+pub(crate) fn classify(message: String) -> InvalidComponent {
+    let message = match needs_too_much(message) {
+        Ok(error) => return error,
+        Err(message) => message,
     };
-    if let Some(dimension) = dimension {
-        return InvalidComponent::NeedsTooMuch { dimension, message };
-    }
+    let has = |part: &str| message.contains(part);
     if has("must be enabled")
         || has("not enabled")
         || has("not supported")
@@ -230,6 +222,27 @@ pub(crate) fn classify(error: &wasmtime::Error) -> InvalidComponent {
         return InvalidComponent::Malformed { message };
     }
     InvalidComponent::CompileFailed { message }
+}
+
+/// Recognises what the pool says of a component that is too much for a slot; else gives the message back.
+pub(crate) fn needs_too_much(message: String) -> Result<InvalidComponent, String> {
+    let has = |part: &str| message.contains(part);
+    let dimension = if !has("pooling allocator") && !has("exceeds the configured maximum") {
+        return Err(message);
+    } else if has("core module instances,") {
+        "core instances"
+    } else if has("linear memories") || has("memories count") {
+        "memories"
+    } else if has(" tables, which") || has("tables count") {
+        "tables"
+    } else if has("module memory") {
+        "memory"
+    } else if has("module table") {
+        "table elements"
+    } else {
+        "instance state"
+    };
+    Ok(InvalidComponent::NeedsTooMuch { dimension, message })
 }
 
 /// What a component is linked to, by kind.

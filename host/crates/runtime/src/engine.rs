@@ -48,6 +48,19 @@ pub(crate) fn start(runtime: &RuntimeConfig) -> Result<Engine, StartError> {
 #[doc(hidden)]
 #[must_use]
 pub fn config(runtime: &RuntimeConfig) -> Config {
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(runtime)));
+    config
+}
+
+/// An engine that only compiles: its code fits those of [`start`], and it reserves no address space.
+pub(crate) fn compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&code_config())
+}
+
+/// All but the pool, of which compiled code knows nothing. No setting of the host is in it, so that whoever compiles
+/// needs to be told none.
+fn code_config() -> Config {
     let mut config = Config::new();
 
     // What a component may be.
@@ -80,7 +93,6 @@ pub fn config(runtime: &RuntimeConfig) -> Config {
     config.native_unwind_info(false);
 
     config.memory_init_cow(true);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(runtime)));
     config
 }
 
@@ -119,4 +131,22 @@ fn pool(runtime: &RuntimeConfig) -> PoolingAllocationConfig {
     // Slots that remember a component's image are reused for it first; this many may lie idle in all.
     pool.max_unused_warm_slots(slots);
     pool
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use super::*;
+
+    #[test]
+    fn what_one_engine_compiles_another_may_run() {
+        let hash = |engine: &Engine| {
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let host = RuntimeConfig { slots: 3, ..RuntimeConfig::default() };
+        assert_eq!(hash(&compiling().unwrap()), hash(&Engine::new(&config(&host)).unwrap()));
+    }
 }

@@ -4,7 +4,7 @@
 //! ```no_run
 //! # async fn example(wasm: bytes::Bytes) -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use ringfence_runtime::{BotCall, Limits, NoSource, Runtime, RuntimeConfig};
+//! use ringfence_runtime::{BotCall, Limits, NoSource, PrepareError, Runtime, RuntimeConfig};
 //!
 //! let runtime = Runtime::new(RuntimeConfig::default(), Arc::new(NoSource))?;
 //! let info = runtime.prepare(wasm).await?;
@@ -29,6 +29,7 @@ mod bindings;
 mod cache;
 mod call;
 mod capability;
+mod child;
 mod compile;
 mod component;
 mod digest;
@@ -43,6 +44,8 @@ mod state;
 
 pub use capability::clock::CLOCK_STEP_NS;
 pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
+pub use child::{CompileLimits, compile_from_stdin};
+pub use compile::Compiler;
 pub use component::{ComponentInfo, InvalidComponent, Kind};
 pub use digest::{Digest, InvalidDigest};
 pub use engine::MAX_STACK_BYTES;
@@ -53,5 +56,5 @@ pub use invocation::{
 };
 pub use limits::{LimitError, Limits};
 pub use logs::{Level, LogLine, Stream};
-pub use runtime::{ComponentSource, Load, NoSource, Runtime, RuntimeConfig, StartError};
+pub use runtime::{ComponentSource, Load, NoSource, PrepareError, Runtime, RuntimeConfig, StartError};
 pub use state::MAX_HOST_CALL_BYTES;

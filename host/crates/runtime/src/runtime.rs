@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use crate::bindings::types::Task;
 use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::call;
 use crate::capability::kv::Granted;
-use crate::compile::{Compiler, LoadError};
+use crate::child::CompileLimits;
+use crate::compile::{Compiler, LoadError, Loader};
 use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
 use crate::digest::Digest;
 use crate::engine::{self, MAX_SLOTS};
@@ -20,6 +20,12 @@ use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
 use crate::limits::{LimitError, Limits};
 use crate::slots::Slots;
 use crate::state::{Profile, State, bot_linker, oracle_linker};
+
+/// Components that may wait for a compiler. Their bytes are in memory meanwhile.
+const MAX_WAITING_COMPILATIONS: u32 = 32;
+
+/// A time after which a compiler may be free, in milliseconds.
+const COMPILERS_RETRY_AFTER_MS: u64 = 10_000;
 
 /// How much of this machine the sandbox takes.
 #[derive(Clone, Debug)]
@@ -40,8 +46,14 @@ pub struct RuntimeConfig {
     pub max_component_bytes: usize,
     /// Bytes of compiled code to keep in memory for the next call.
     pub loaded_cache_bytes: usize,
-    /// Components that may be compiled at once; each takes one thread.
-    pub compile_concurrency: usize,
+    /// Where components are compiled.
+    pub compiler: Compiler,
+    /// What compiling one may take, if that is a process of its own.
+    pub compile_limits: CompileLimits,
+    /// Components that may be compiled at once, at least 1; each takes one thread.
+    pub compile_concurrency: u32,
+    /// Milliseconds that an upload or a call waits for a compiler, or for another's load of the same component.
+    pub compile_queue_timeout_ms: u64,
 }
 
 impl Default for RuntimeConfig {
@@ -55,7 +67,10 @@ impl Default for RuntimeConfig {
             maximum: Limits::host_maximum(),
             max_component_bytes: 64 << 20,
             loaded_cache_bytes: 512 << 20,
-            compile_concurrency: processors.div_ceil(2),
+            compiler: Compiler::InProcess,
+            compile_limits: CompileLimits::default(),
+            compile_concurrency: if processors > 2 { 2 } else { 1 },
+            compile_queue_timeout_ms: 30_000,
         }
     }
 }
@@ -88,6 +103,23 @@ pub enum StartError {
     /// The epoch's thread could not be started.
     #[error("the epoch's thread: {0}")]
     Thread(std::io::Error),
+}
+
+/// Why a component was not prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// It may not run here.
+    #[error(transparent)]
+    Invalid(#[from] InvalidComponent),
+    /// Every compiler is busy, and the queue is full or did not move in time.
+    #[error("all compilers are busy; try again in {retry_after_ms} ms")]
+    Busy {
+        /// A time after which trying again makes sense, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The host could not compile: its child cannot be started, or its code does not fit. Internal: not for clients.
+    #[error("the host could not compile: {0}")]
+    Failed(String),
 }
 
 /// Where the bytes of components are kept. Asked only when no compiled code is at hand.
@@ -130,7 +162,7 @@ pub struct Load {
 pub struct Runtime(Arc<Inner>);
 
 struct Inner {
-    compiler: Arc<Compiler>,
+    loader: Arc<Loader>,
     slots: Slots,
     source: Arc<dyn ComponentSource>,
     config: RuntimeConfig,
@@ -166,17 +198,21 @@ impl Runtime {
         let disk = config.cache_dir.as_ref().map(|path| {
             DiskCache::open(path, &engine).map_err(|source| StartError::Cache { path: path.clone(), source })
         });
-        let compiler = Compiler {
+        let patience = Duration::from_millis(config.compile_queue_timeout_ms);
+        let loader = Loader {
             linkers,
             loaded: LoadedCache::new(config.loaded_cache_bytes),
             disk: disk.transpose()?,
-            permits: Arc::new(Semaphore::new(config.compile_concurrency.max(1))),
+            compiler: config.compiler.clone(),
+            limits: config.compile_limits.clone(),
+            slots: Slots::new(config.compile_concurrency.max(1), MAX_WAITING_COMPILATIONS, patience),
+            patience,
             gates: Mutex::default(),
             engine,
         };
         let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
         let slots = Slots::new(config.slots, config.queue_length, queue_timeout);
-        Ok(Self(Arc::new(Inner { compiler: Arc::new(compiler), slots, source, config })))
+        Ok(Self(Arc::new(Inner { loader: Arc::new(loader), slots, source, config })))
     }
 
     /// What this host runs guests with. Part of a receipt: fuel is comparable only under the same engine.
@@ -194,7 +230,7 @@ impl Runtime {
     /// How full the sandbox is, for metrics and readiness.
     #[must_use]
     pub fn load(&self) -> Load {
-        let (loaded_components, loaded_bytes) = self.0.compiler.loaded.size();
+        let (loaded_components, loaded_bytes) = self.0.loader.loaded.size();
         Load {
             free_slots: u32::try_from(self.0.slots.free()).unwrap_or(u32::MAX),
             waiting: self.0.slots.waiting(),
@@ -203,12 +239,13 @@ impl Runtime {
         }
     }
 
-    /// Validates and compiles a component, on a thread of its own kind, and keeps the compiled code. Store the
-    /// bytes only when this has succeeded. A component that was prepared before is recognised.
+    /// Validates and compiles a component, where [`RuntimeConfig::compiler`] says, and keeps the compiled code. Store
+    /// the bytes only when this has succeeded. A component that was prepared before is recognised. Dropping the future
+    /// ends a compiler that is a process of its own.
     ///
     /// # Errors
-    /// Why the component may not run here. Nothing is kept then.
-    pub async fn prepare(&self, wasm: Bytes) -> Result<ComponentInfo, InvalidComponent> {
+    /// Why the component may not run here, or why it cannot be said now. Nothing is kept then.
+    pub async fn prepare(&self, wasm: Bytes) -> Result<ComponentInfo, PrepareError> {
         component::check_header(&wasm, self.0.config.max_component_bytes)?;
         let hashed = wasm.clone();
         let interrupted = || InvalidComponent::CompileFailed {
@@ -216,11 +253,13 @@ impl Runtime {
         };
         let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
         let digest = digest.map_err(|_| interrupted())?;
-        let loaded = self.0.compiler.load(digest, async || Ok::<_, std::convert::Infallible>(wasm)).await;
+        let loaded = self.0.loader.load(digest, async || Ok::<_, std::convert::Infallible>(wasm)).await;
         match loaded {
             Ok(loaded) => Ok(loaded.info.clone()),
-            Err(LoadError::Invalid(error)) => Err(error),
-            Err(LoadError::Interrupted) => Err(interrupted()),
+            Err(LoadError::Invalid(error)) => Err(error.into()),
+            Err(LoadError::Busy) => Err(PrepareError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS }),
+            Err(LoadError::Failed(reason)) => Err(PrepareError::Failed(reason)),
+            Err(LoadError::Interrupted) => Err(interrupted().into()),
             Err(LoadError::Source(never)) => match never {},
         }
     }
@@ -243,7 +282,7 @@ impl Runtime {
         let started = Instant::now();
         let state = State::new(&limits, Profile::Live, call.config, Granted(call.kv), started);
         let task = Task { id: call.invocation_id, input: call.input };
-        call::handle(&self.0.compiler.engine, pre, state, &limits, started, task).await
+        call::handle(&self.0.loader.engine, pre, state, &limits, started, task).await
     }
 
     /// Calls an oracle in a fresh instance, under the deterministic profile. However the guest ends, the answer
@@ -262,7 +301,7 @@ impl Runtime {
         let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
         let state = State::new(&limits, profile, call.config, Granted(None), started);
         let (job, submission) = (call.job.into(), call.submission.into());
-        call::evaluate(&self.0.compiler.engine, pre, state, &limits, started, job, submission).await
+        call::evaluate(&self.0.loader.engine, pre, state, &limits, started, job, submission).await
     }
 
     async fn slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
@@ -283,10 +322,11 @@ impl Runtime {
             }
             Ok(bytes)
         };
-        self.0.compiler.load(digest, bytes).await.map_err(|error| match error {
+        self.0.loader.load(digest, bytes).await.map_err(|error| match error {
             LoadError::Source(error) => error,
             LoadError::Invalid(error) => CallError::Invalid(error),
-            LoadError::Interrupted => CallError::Internal(error.to_string()),
+            LoadError::Busy => CallError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS },
+            LoadError::Failed(_) | LoadError::Interrupted => CallError::Internal(error.to_string()),
         })
     }
 }

@@ -25,6 +25,12 @@ impl From<ComponentError> for Problem {
                 error.code(),
                 format!("Nothing was stored: {error}."),
             ),
+            ComponentError::Busy { retry_after } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "compiler_busy",
+                "All compilers are busy with other components. Nothing was stored; try again in a moment.",
+            )
+            .retry_after(retry_after),
             ComponentError::NotFound => Self::new(
                 StatusCode::NOT_FOUND,
                 "component_not_found",
@@ -52,7 +58,8 @@ list_answer!(
             (status = 413, description = "`body_too_large`", body = Problem),
         (status = 415, description = "`unsupported_media_type`", body = Problem),
         (status = 422, description = "`not_wasm`, `core_module`, `component_malformed`, `unknown_imports`, \
-            `no_known_world`, …: what is wrong with the bytes; nothing was stored", body = Problem)
+            `no_known_world`, …: what is wrong with the bytes; `compilation_limit`: compiling them took too much; nothing was stored", body = Problem),
+        (status = 503, description = "`compiler_busy`", body = Problem)
 ))]
 async fn upload(
     State(app): State<App>,
@@ -66,6 +73,8 @@ async fn upload(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }
     let wasm = bytes(request, &app).await?;
+    // A client that hangs up takes its compiler with it. What is stored then is stored whole.
+    app.control.prepare_component(&caller, &wasm).await?;
     let control = app.control.clone();
     let (stored, new) = detached(async move { control.upload_component(&caller, wasm).await }).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(stored)))

@@ -1,12 +1,19 @@
 //! Components that are refused when they are uploaded, and what they are told.
 
 use bytes::Bytes;
-use ringfence_runtime::{CallError, InvalidComponent, Kind, RuntimeConfig};
+use ringfence_runtime::{CallError, InvalidComponent, Kind, PrepareError, Runtime, RuntimeConfig};
 
 use crate::guests::{RUNTIME, bot, bot_importing, built, prepared, runtime, wat};
 
 async fn refusal(wasm: impl Into<Bytes>) -> InvalidComponent {
-    RUNTIME.prepare(wasm.into()).await.expect_err("the component is not valid")
+    refusal_by(&RUNTIME, wasm).await
+}
+
+async fn refusal_by(host: &Runtime, wasm: impl Into<Bytes>) -> InvalidComponent {
+    match host.prepare(wasm.into()).await.expect_err("the component is not valid") {
+        PrepareError::Invalid(error) => error,
+        other => panic!("{other}"),
+    }
 }
 
 #[track_caller]
@@ -44,7 +51,7 @@ async fn a_component_that_is_cut_off_or_changed() {
 async fn a_component_that_is_too_large() {
     let echo = built("echo");
     let small = runtime(RuntimeConfig { max_component_bytes: 1000, slots: 1, ..RuntimeConfig::default() });
-    let error = small.prepare(echo.clone()).await.unwrap_err();
+    let error = refusal_by(&small, echo.clone()).await;
     assert_refusal(&error, "component_too_large", &echo.len().to_string());
     assert_refusal(&error, "component_too_large", "1000");
 }

@@ -9,6 +9,7 @@
 )]
 
 mod cache;
+mod compile;
 mod guests;
 mod invalid;
 mod kv;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringfence_runtime::{
-    CLOCK_STEP_NS, CallError, InvalidComponent, Invocation, Job, Kind, Limits, OracleCall, Outcome, Runtime,
-    RuntimeConfig, Submission, Verdict,
+    CLOCK_STEP_NS, CallError, InvalidComponent, Invocation, Job, Kind, Limits, OracleCall, Outcome,
+    PrepareError, Runtime, RuntimeConfig, Submission, Verdict,
 };
 
 use crate::guests::{RUNTIME, bot_importing, built, prepared, runtime, wat};
@@ -185,7 +185,9 @@ async fn an_oracle_has_no_store() {
         (core instance $i (instantiate $m))
         (func (export "evaluate") (canon lift (core func $i "f"))))"#);
     let error = RUNTIME.prepare(wasm).await.unwrap_err();
-    let InvalidComponent::UnknownImports { kind: Kind::Oracle, names } = error else { panic!("{error:?}") };
+    let PrepareError::Invalid(InvalidComponent::UnknownImports { kind: Kind::Oracle, names }) = error else {
+        panic!("{error:?}")
+    };
     assert_eq!(names, ["ringfence:guest/kv@0.1.0"]);
 }
 
