@@ -1,5 +1,6 @@
 mod audit;
 mod commands;
+mod compile;
 mod crash;
 mod faults;
 mod job_done;
