@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringfence_model::{Sha256, Timestamp};
-use ringfence_runtime::{ComponentSource, InvalidComponent, Kind, PrepareError};
+use ringfence_runtime::{ComponentSource, InvalidComponent, Kind, PrepareError, Runtime};
 use ringfence_store::components::{self, Component, ComponentKind};
 use ringfence_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -102,20 +102,37 @@ impl ComponentSource for StoredComponents {
     }
 }
 
-impl Control {
-    /// Does what is long in [`upload_component`](Self::upload_component) and changes nothing yet: validates and compiles
-    /// a component. Dropping the future ends the compiler.
+/// An upload that the caller may make.
+pub struct Upload {
+    runtime: Runtime,
+    wasm: Bytes,
+    known: bool,
+}
+
+impl Upload {
+    /// Does what is long in [`Control::upload_component`] and stores nothing: validates and compiles. Dropping the
+    /// future ends the compiler.
     ///
     /// # Errors
-    /// As those of `upload_component`.
-    pub async fn prepare_component(&self, caller: &Caller, wasm: &Bytes) -> Result<(), ComponentError> {
-        self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
-        let digest = Sha256::of(wasm);
-        let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
-        if known.is_none() {
-            self.runtime.prepare(wasm.clone()).await?;
+    /// [`ComponentError::Invalid`] says what is wrong with the bytes; [`ComponentError::Busy`].
+    pub async fn prepare(&self) -> Result<(), ComponentError> {
+        if !self.known {
+            self.runtime.prepare(self.wasm.clone()).await?;
         }
         Ok(())
+    }
+}
+
+impl Control {
+    /// Begins an upload: permits it, and writes down who may not.
+    ///
+    /// # Errors
+    /// [`ComponentError::Denied`].
+    pub async fn begin_upload(&self, caller: &Caller, wasm: Bytes) -> Result<Upload, ComponentError> {
+        self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
+        let digest = Sha256::of(&wasm);
+        let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
+        Ok(Upload { runtime: self.runtime.clone(), wasm, known: known.is_some() })
     }
 
     /// Validates, compiles and stores a component; whether it is new to the org. Uploading the same bytes again

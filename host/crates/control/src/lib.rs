@@ -42,7 +42,7 @@ pub use bots::{
     NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
-pub use components::{ComponentError, ComponentView, StoredComponents};
+pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};

@@ -73,8 +73,10 @@ async fn upload(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }
     let wasm = bytes(request, &app).await?;
-    // A client that hangs up takes its compiler with it. What is stored then is stored whole.
-    app.control.prepare_component(&caller, &wasm).await?;
+    let (control, who, what) = (app.control.clone(), caller.clone(), wasm.clone());
+    let upload = detached(async move { control.begin_upload(&who, what).await }).await?;
+    // Not detached: a client that hangs up takes its compiler with it. Nothing is stored by then.
+    upload.prepare().await?;
     let control = app.control.clone();
     let (stored, new) = detached(async move { control.upload_component(&caller, wasm).await }).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(stored)))
