@@ -77,7 +77,6 @@ async fn a_signing_key_is_rotated(engine: Engine) {
         let other = host.another().await;
         assert_eq!(client.post_empty("/admin/signing-keys", &old.access).await.status, 204);
         let newest = client.log_in("root@operators.test").await;
-        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         assert!(is_in(&other.client(), &newest).await && is_in(&other.client(), &old).await);
     }
     let forget = client.post("/admin/signing-keys", &new.access, &json!({ "forget_old": true })).await;

@@ -288,6 +288,8 @@ impl Control {
         row.agent_id = Some(agent.clone());
         if let Some(last) = old.last() {
             (row.name, row.scopes, row.expires_at) = (last.name.clone(), all_scopes(&old), longest(&old));
+            // A key that ends makes none that outlives it.
+            row.expires_at = [row.expires_at, caller.expires_at()].into_iter().flatten().min();
             (row.reads_per_minute, row.writes_per_minute) = (last.reads_per_minute, last.writes_per_minute);
         }
         // A service key for few things must not come by an agent's key for all of them.

@@ -4,11 +4,11 @@
 //! takes rights away answers only when that time has passed on every host ([`Control::in_force`]): what is revoked is
 //! revoked everywhere once the answer says so, whether hosts can hear of each other or not.
 
+mod jwt;
 mod keys;
 mod lease;
 mod passwords;
 mod sessions;
-mod tokens;
 mod users;
 
 use std::sync::Arc;
@@ -30,9 +30,9 @@ pub use users::{NewUser, UserChanges, UserError, UserView};
 use crate::caller::{Identity, KeyBounds, Quotas};
 use crate::secrets::{self, MasterKeys};
 use crate::{Caller, Control, Internal, Origin};
+use jwt::{BadToken, SigningKeys, TokenType};
 use lease::Leased;
 use passwords::Passwords;
-use tokens::{BadToken, SigningKeys, TokenType};
 
 /// How long a host may go by what it has read of a key, a session or the policies.
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
@@ -40,6 +40,8 @@ pub(crate) const LEASE: Duration = Duration::from_millis(500);
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// How many unknown credentials are looked up at a time that come from where too many wrong ones came.
 const SUSPECTS_AT_A_TIME: usize = 2;
+/// How long one of them waits for its turn.
+const SUSPECTS_PATIENCE: Duration = Duration::from_secs(2);
 /// How many keys, and how many sessions, are kept in memory.
 const KEPT: usize = 20_000;
 
@@ -75,7 +77,7 @@ impl Access {
         master: &MasterKeys,
         (clock, rng): (&dyn Clock, &dyn Rng),
     ) -> Result<(), Internal> {
-        if ringfence_store::secrets::of_kind(tx, tokens::SIGNING_KEY).await?.is_empty() {
+        if ringfence_store::secrets::of_kind(tx, jwt::SIGNING_KEY).await?.is_empty() {
             new_signing_key(tx, master, (clock, rng)).await?;
         }
         let audit = (AUDIT_KEY, AUDIT_KEY);
@@ -126,7 +128,7 @@ async fn new_signing_key(
     (clock, rng): (&dyn Clock, &dyn Rng),
 ) -> Result<SigningKeyId, Internal> {
     let id = SigningKeyId::new(clock, rng);
-    secrets::keep(tx, master, (clock, rng), (id.as_str(), tokens::SIGNING_KEY), &random(rng)).await?;
+    secrets::keep(tx, master, (clock, rng), (id.as_str(), jwt::SIGNING_KEY), &random(rng)).await?;
     Ok(id)
 }
 
@@ -237,7 +239,8 @@ impl Control {
         });
     }
 
-    /// Waits until no host goes by what was so before the last commit, and no request that has begun does either.
+    /// Waits until no host goes by what was so before the last commit: a request that asks for its rights from now on asks
+    /// by what is so now, however long ago its head came in.
     pub(crate) async fn in_force(&self) {
         self.access.forget();
         self.policies.forget();
@@ -245,9 +248,11 @@ impl Control {
     }
 
     /// The turn of somebody who comes with a credential that is not known, from where many wrong ones came: whoever
-    /// tries out keys gets little of the database, and the others who share the address are still let in.
+    /// tries out keys gets little of the database, and the others who share the address are still let in. `None` if the
+    /// turn does not come in time.
     pub async fn suspects_turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.access.suspects).acquire_owned().await.ok()
+        let turn = Arc::clone(&self.access.suspects).acquire_owned();
+        tokio::time::timeout(SUSPECTS_PATIENCE, turn).await.ok()?.ok()
     }
 }
 

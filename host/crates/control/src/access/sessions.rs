@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::jwt::{BadToken, Claims, TokenType};
 use super::passwords::{PasswordError, Tested};
-use super::tokens::{BadToken, Claims, TokenType};
 use super::{is_open, new_signing_key};
 use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
 use crate::caller::Identity;
@@ -337,7 +337,8 @@ impl Control {
 
     pub(crate) async fn replace_signing_key(&self, tx: &mut Tx, forget_old: bool) -> Result<(), Internal> {
         if forget_old {
-            for old in ringfence_store::secrets::of_kind(tx, super::tokens::SIGNING_KEY).await? {
+            sessions::end_all(tx, EndReason::SigningKey, self.clock.now()).await?;
+            for old in ringfence_store::secrets::of_kind(tx, super::jwt::SIGNING_KEY).await? {
                 ringfence_store::secrets::delete(tx, &old.id).await?;
             }
         }

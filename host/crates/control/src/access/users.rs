@@ -334,6 +334,7 @@ impl Control {
         let found = visible(caller, users::get(&mut self.store.reader().await?, id).await?)?;
         let resource = Resource::User(&found.org_id, &found.id, found.role);
         self.permit(caller, Action::UsersDelete, resource).await?;
+        covered(caller, found.role)?;
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         let user = lock(&mut tx, &found).await?;

@@ -1,7 +1,7 @@
 //! Access and refresh tokens: JWTs (RFC 7519) under HMAC-SHA-256, the only algorithm that this process knows.
 
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
@@ -21,6 +21,8 @@ use crate::secrets::{self, MasterKeys};
 pub(crate) const SIGNING_KEY: &str = "signing-key";
 
 const ISSUER: &str = "ringfence";
+/// How old the keys may be when a token names one that is not among them.
+const UNKNOWN: Duration = Duration::from_millis(50);
 /// The longest token that is looked at, in bytes; ours have about 400.
 const MAX_TOKEN_BYTES: usize = 1024;
 
@@ -94,9 +96,11 @@ pub(crate) struct SigningKeys {
 
 struct Held {
     /// Oldest first: the last one signs.
-    keys: Arc<[SigningKey]>,
+    keys: Keys,
     read_at: Instant,
 }
+
+type Keys = Arc<[Arc<SigningKey>]>;
 
 struct SigningKey {
     id: SigningKeyId,
@@ -118,7 +122,7 @@ impl SigningKeys {
         claims: &Claims,
         (store, master): (&Store, &MasterKeys),
     ) -> Result<String, Internal> {
-        let keys = self.current(store, master).await?;
+        let keys = self.at_most(LEASE, store, master).await?;
         let key = keys.last().ok_or(Internal::Invariant("there is no signing key"))?;
         let header = Header { kid: Some(key.id.to_string()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, claims, &key.encoding)
@@ -138,7 +142,11 @@ impl SigningKeys {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Forged)?;
         let kid = header.kid.and_then(|kid| kid.parse::<SigningKeyId>().ok()).ok_or(BadToken::Forged)?;
-        let keys = self.current(store, master).await?;
+        let mut keys = self.at_most(LEASE, store, master).await?;
+        if !keys.iter().any(|key| key.id == kid) {
+            // Another host may have made it just now. Whoever makes ids up asks the database no more often than this.
+            keys = self.at_most(UNKNOWN, store, master).await?;
+        }
         let key = keys.iter().find(|key| key.id == kid).ok_or(BadToken::Forged)?;
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[expected.audience()]);
@@ -157,15 +165,15 @@ impl SigningKeys {
         Ok(claims)
     }
 
-    /// The keys, as they were at most [`LEASE`] ago: a key that was forgotten verifies nothing any more.
-    async fn current(&self, store: &Store, master: &MasterKeys) -> Result<Arc<[SigningKey]>, Internal> {
+    /// The keys, as they were this long ago at most: within [`LEASE`], a key that was forgotten verifies nothing any more.
+    async fn at_most(&self, age: Duration, store: &Store, master: &MasterKeys) -> Result<Keys, Internal> {
         let (keys, read_at) = self.held();
-        if read_at.elapsed() < LEASE {
+        if read_at.elapsed() < age {
             return Ok(keys);
         }
         let _one = self.renewing.lock().await;
         let (keys, read_at) = self.held();
-        if read_at.elapsed() < LEASE {
+        if read_at.elapsed() < age {
             return Ok(keys);
         }
         let read_at = Instant::now();
@@ -173,7 +181,7 @@ impl SigningKeys {
             // The master key was rotated and this host was not restarted: it goes on with the keys that it has.
             Err(error @ Internal::Secret(_)) => {
                 tracing::error!(%error, "the signing keys cannot be opened; restart this host with the new master key");
-                keys
+                still_there(store, keys).await?
             }
             read => read?,
         };
@@ -182,21 +190,28 @@ impl SigningKeys {
         Ok(keys)
     }
 
-    fn held(&self) -> (Arc<[SigningKey]>, Instant) {
+    fn held(&self) -> (Keys, Instant) {
         let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         (Arc::clone(&held.keys), held.read_at)
     }
 }
 
-async fn read(store: &Store, master: &MasterKeys) -> Result<Arc<[SigningKey]>, Internal> {
+/// Those of the keys that were not forgotten: that can be seen without opening them.
+async fn still_there(store: &Store, keys: Keys) -> Result<Keys, Internal> {
+    let sealed = ringfence_store::secrets::of_kind(&mut store.reader().await?, SIGNING_KEY).await?;
+    let kept = keys.iter().filter(|key| sealed.iter().any(|secret| secret.id == key.id.as_str()));
+    Ok(kept.cloned().collect())
+}
+
+async fn read(store: &Store, master: &MasterKeys) -> Result<Keys, Internal> {
     let opened = secrets::of_kind(store, master, SIGNING_KEY).await?;
     let keys = opened.into_iter().map(|secret| {
         let bytes = secret.bytes.expose_secret();
-        Ok(SigningKey {
+        Ok(Arc::new(SigningKey {
             id: secret.id.parse().map_err(|_| Internal::Invariant("a signing key has no proper id"))?,
             encoding: EncodingKey::from_secret(bytes),
             decoding: DecodingKey::from_secret(bytes),
-        })
+        }))
     });
     keys.collect()
 }
