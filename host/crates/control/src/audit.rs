@@ -67,9 +67,9 @@ pub struct AuditEntryView {
     pub action: String,
     /// To what.
     pub resource: String,
-    /// Whose that is.
-    #[schema(value_type = String)]
-    pub resource_org_id: OrgId,
+    /// Whose that is, where it is the log's own org; the operators see it of all.
+    #[schema(value_type = Option<String>)]
+    pub resource_org_id: Option<OrgId>,
     /// `done`, `denied` or `failed`.
     pub outcome: String,
     /// The request, as it stands in the host's log.
@@ -129,8 +129,29 @@ impl From<ringfence_store::StoreError> for AuditError {
 }
 
 impl Control {
-    /// Writes down what a caller has done. The last statement before the commit: it makes the org's other writers wait.
+    /// Writes down what a caller has done, and makes sure that it is still who it was: since it was permitted, it may have
+    /// waited for others. The last statement before the commit: it makes the org's other writers wait.
+    ///
+    /// # Errors
+    /// [`Denied::Gone`] if the caller's key or session has ended meanwhile: then nothing is to be committed.
     pub(crate) async fn audit(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        action: Action,
+        resource: Resource<'_>,
+        detail: Value,
+    ) -> Result<(), Denied> {
+        let head = audit::lock_head(tx, caller.org()).await.map_err(Internal::from)?;
+        self.confirm(tx, caller).await?;
+        let id = resource.id();
+        let deed = by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail));
+        Ok(self.append(tx, &deed, head).await?)
+    }
+
+    /// As [`Self::audit`], for what may have ended the caller's own key or session. Whoever uses it asks
+    /// [`Self::confirm`] before.
+    pub(crate) async fn audit_end(
         &self,
         tx: &mut Tx,
         caller: &Caller,
@@ -139,8 +160,7 @@ impl Control {
         detail: Value,
     ) -> Result<(), Internal> {
         let id = resource.id();
-        let deed = by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail));
-        self.record(tx, &deed).await
+        self.record(tx, &by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail))).await
     }
 
     /// Writes down what a caller was not let do, in a transaction of its own.
@@ -200,6 +220,10 @@ impl Control {
     /// Writes an entry.
     pub(crate) async fn record(&self, tx: &mut Tx, deed: &Deed<'_>) -> Result<(), Internal> {
         let head = audit::lock_head(tx, deed.org).await?;
+        self.append(tx, deed, head).await
+    }
+
+    async fn append(&self, tx: &mut Tx, deed: &Deed<'_>, head: audit::Head) -> Result<(), Internal> {
         let mut entry = Entry {
             org_id: deed.org.clone(),
             seq: head.seq.saturating_add(1),
@@ -245,6 +269,9 @@ impl Control {
         };
         let mut reader = self.store.reader().await?;
         let entries = audit::list(&mut reader, org, &filter, list.limit).await?;
+        // Whose an agent or a job is, is nobody's business but the org's own.
+        let shown = |entry: &Entry| caller.is_platform() || entry.resource_org_id == *org;
+        let view = |entry: Entry| view(AuditEntry { shows_org: shown(&entry), entry });
         Ok(entries.into_iter().map(view).collect::<Result<_, _>>()?)
     }
 }
@@ -269,7 +296,12 @@ fn by<'a>(
     }
 }
 
-fn view(entry: Entry) -> Result<AuditEntryView, Internal> {
+struct AuditEntry {
+    entry: Entry,
+    shows_org: bool,
+}
+
+fn view(AuditEntry { entry, shows_org }: AuditEntry) -> Result<AuditEntryView, Internal> {
     Ok(AuditEntryView {
         seq: entry.seq,
         at: entry.at,
@@ -277,7 +309,7 @@ fn view(entry: Entry) -> Result<AuditEntryView, Internal> {
         credential: entry.credential,
         action: entry.action,
         resource: entry.resource,
-        resource_org_id: entry.resource_org_id,
+        resource_org_id: Some(entry.resource_org_id).filter(|_| shows_org),
         outcome: entry.outcome,
         request_id: entry.request_id,
         address: entry.address,
@@ -372,7 +404,11 @@ pub async fn verify_audit(store: &Store, master: &MasterKeys) -> Result<Vec<Chai
         let Some(end) = orgs.last() else { return Ok(reports) };
         last = end.to_string();
         for org in orgs {
-            reports.push(verify_chain(store, &key, org).await?);
+            let report = verify_chain(store, &key, org).await?;
+            // An org to which nothing was done has no chain.
+            if report.entries > 0 || report.broken.is_some() {
+                reports.push(report);
+            }
         }
     }
 }

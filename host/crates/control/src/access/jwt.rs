@@ -98,6 +98,8 @@ struct Held {
     /// Oldest first: the last one signs.
     keys: Keys,
     read_at: Instant,
+    /// When reading them failed last: whoever has waited for that does not try it again at once.
+    failed_at: Option<Instant>,
 }
 
 type Keys = Arc<[Arc<SigningKey>]>;
@@ -112,7 +114,7 @@ impl SigningKeys {
     pub(crate) async fn load(store: &Store, master: &MasterKeys) -> Result<Self, Internal> {
         install_hmac();
         let read_at = Instant::now();
-        let held = RwLock::new(Held { keys: read(store, master).await?, read_at });
+        let held = RwLock::new(Held { keys: read(store, master).await?, read_at, failed_at: None });
         Ok(Self { held, renewing: tokio::sync::Mutex::default() })
     }
 
@@ -142,22 +144,16 @@ impl SigningKeys {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Forged)?;
         let kid = header.kid.and_then(|kid| kid.parse::<SigningKeyId>().ok()).ok_or(BadToken::Forged)?;
-        let mut keys = self.at_most(LEASE, store, master).await?;
-        if !keys.iter().any(|key| key.id == kid) {
-            // Another host may have made it just now. Whoever makes ids up asks the database no more often than this.
-            keys = self.at_most(UNKNOWN, store, master).await?;
-        }
-        let key = keys.iter().find(|key| key.id == kid).ok_or(BadToken::Forged)?;
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_audience(&[expected.audience()]);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // The library would ask the machine for the time; here it comes from the clock, below.
-        validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
-        let claims = claims.map_err(|_| BadToken::Forged)?.claims;
-        if claims.token_type != expected {
-            return Err(BadToken::Forged);
+        let known = self.held().0.iter().any(|key| key.id == kid);
+        // Another host may have made a key that is not known just now. Whoever makes ids up asks the database no more often
+        // than this; whoever forges the signature of a known one, not at all.
+        let mut keys = if known { self.held().0 } else { self.at_most(UNKNOWN, store, master).await? };
+        let claims = claims_under(&keys, &kid, token, expected)?;
+        if known {
+            keys = self.at_most(LEASE, store, master).await?;
+            if !keys.iter().any(|key| key.id == kid) {
+                return Err(BadToken::Forged);
+            }
         }
         if claims.exp <= seconds(now) {
             return Err(BadToken::Expired);
@@ -171,10 +167,14 @@ impl SigningKeys {
         if read_at.elapsed() < age {
             return Ok(keys);
         }
+        let asked_at = Instant::now();
         let _one = self.renewing.lock().await;
         let (keys, read_at) = self.held();
         if read_at.elapsed() < age {
             return Ok(keys);
+        }
+        if self.failed_at().is_some_and(|failed_at| failed_at >= asked_at) {
+            return Err(Internal::Unavailable);
         }
         let read_at = Instant::now();
         let keys = match read(store, master).await {
@@ -183,17 +183,45 @@ impl SigningKeys {
                 tracing::error!(%error, "the signing keys cannot be opened; restart this host with the new master key");
                 still_there(store, keys).await?
             }
-            read => read?,
+            Err(error) => {
+                self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner).failed_at =
+                    Some(Instant::now());
+                return Err(error);
+            }
+            Ok(keys) => keys,
         };
         let mut held = self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *held = Held { keys: Arc::clone(&keys), read_at };
+        *held = Held { keys: Arc::clone(&keys), read_at, failed_at: None };
         Ok(keys)
+    }
+
+    fn failed_at(&self) -> Option<Instant> {
+        self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).failed_at
     }
 
     fn held(&self) -> (Keys, Instant) {
         let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         (Arc::clone(&held.keys), held.read_at)
     }
+}
+
+/// What a token says, if one of these keys has signed it, for this purpose.
+fn claims_under(
+    keys: &Keys,
+    kid: &SigningKeyId,
+    token: &str,
+    expected: TokenType,
+) -> Result<Claims, BadToken> {
+    let key = keys.iter().find(|key| key.id == *kid).ok_or(BadToken::Forged)?;
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.set_audience(&[expected.audience()]);
+    validation.set_issuer(&[ISSUER]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    // The library would ask the machine for the time; here it comes from the clock, afterwards.
+    validation.validate_exp = false;
+    let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+    let claims = claims.map_err(|_| BadToken::Forged)?.claims;
+    if claims.token_type == expected { Ok(claims) } else { Err(BadToken::Forged) }
 }
 
 /// Those of the keys that were not forgotten: that can be seen without opening them.

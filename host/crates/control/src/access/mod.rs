@@ -18,7 +18,7 @@ use ring::hmac;
 use ringfence_model::{ApiKey, ApiKeyHash, Clock, Rng, SessionId, SigningKeyId, Timestamp};
 use ringfence_store::keys::Key;
 use ringfence_store::sessions::UserSession;
-use ringfence_store::{Store, Tx};
+use ringfence_store::{Session, Store, Tx};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,7 +29,7 @@ pub use users::{NewUser, UserChanges, UserError, UserView};
 
 use crate::caller::{Identity, KeyBounds, Quotas};
 use crate::secrets::{self, MasterKeys};
-use crate::{Caller, Control, Internal, Origin};
+use crate::{Caller, Control, Denied, Internal, Origin};
 use jwt::{BadToken, SigningKeys, TokenType};
 use lease::Leased;
 use passwords::Passwords;
@@ -200,13 +200,21 @@ impl Control {
         if caller.proved_at().elapsed() < LEASE {
             return Ok(true);
         }
+        self.holds(&mut self.store.reader().await?, caller).await
+    }
+
+    /// That a caller is still who it was, by what is in the database as the transaction sees it.
+    pub(crate) async fn confirm(&self, tx: &mut Tx, caller: &Caller) -> Result<(), Denied> {
+        if self.holds(tx, caller).await? { Ok(()) } else { Err(Denied::Gone) }
+    }
+
+    async fn holds(&self, session: &mut Session, caller: &Caller) -> Result<bool, Internal> {
         let now = self.clock.now();
-        let mut reader = self.store.reader().await?;
         Ok(match caller.identity() {
             Identity::Agent { key, .. } | Identity::Service { key, .. } => {
-                ringfence_store::keys::get(&mut reader, key).await?.is_some_and(|key| counts(&key, now))
+                ringfence_store::keys::get(session, key).await?.is_some_and(|key| counts(&key, now))
             }
-            Identity::User { session, role, .. } => ringfence_store::sessions::get(&mut reader, session)
+            Identity::User { session: id, role, .. } => ringfence_store::sessions::get(session, id)
                 .await?
                 .is_some_and(|session| is_open(&session, now) && session.role == *role),
         })
