@@ -28,7 +28,7 @@ CREATE TABLE sessions (
     refreshed_at  BIGINT NOT NULL,
     expires_at    BIGINT NOT NULL,
     ended_at      BIGINT,
-    -- `logout`, `reuse`, `password`, `disabled`.
+    -- `logout`, `reuse`, `password`, `disabled`, `signing_key`.
     end_reason    TEXT
 );
 CREATE INDEX sessions_by_user ON sessions (user_id) WHERE ended_at IS NULL;

@@ -13,7 +13,7 @@ use ringfence_store::Store;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{CreateUser, Database, RotateMasterKey, RotateSigningKey};
-use crate::master_key::{self, Source};
+use crate::master_key::{self, Rotation, Source};
 use crate::serve::{Failure, block_on, open_store};
 
 /// Makes and prints an operator key.
@@ -77,6 +77,7 @@ pub(crate) fn rotate_master_key(arguments: &RotateMasterKey) -> Result<(), Failu
         let database = &arguments.database;
         let store = open_store(database).await?;
         let source = Source::of(database)?;
+        let _alone = source.file().map(Rotation::begin).transpose()?;
         let before = source.load(is_sealed(&store).await?)?;
         let file = source.file();
         // That everything can be opened is seen before anything is changed.

@@ -231,7 +231,7 @@ pub(crate) struct Serve {
     pub(crate) logins_per_minute: NonZeroU32,
 
     /// Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`, separated by commas.
-    #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',')]
+    #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',', value_parser = proxies)]
     pub(crate) trusted_proxies: Vec<IpNet>,
 
     /// Let a production host listen on an address that is not loopback without a trusted proxy: something else in front of
@@ -386,6 +386,17 @@ fn secret(value: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(value.to_owned().into())
 }
 
+/// A network of proxies. Not all of them: whoever trusts everyone believes what every client writes.
+fn proxies(value: &str) -> Result<IpNet, String> {
+    let network: IpNet = value.parse().map_err(|_| "must be a network such as 10.0.0.0/8".to_owned())?;
+    if network.prefix_len() == 0 {
+        return Err(
+            "must not be every address there is: then any client could write its own address".to_owned()
+        );
+    }
+    Ok(network)
+}
+
 /// Requests a minute.
 fn a_minute(value: &str) -> Result<NonZeroU32, String> {
     let number = value.parse().ok().filter(|number: &NonZeroU32| number.get() <= 1_000_000);
@@ -435,6 +446,14 @@ mod tests {
         let cli =
             Cli::try_parse_from(["ringfence", "serve", "--database-url", "postgres://u:hidden-word@db/x"]);
         assert!(!format!("{:?}", cli.unwrap()).contains("hidden-word"));
+    }
+
+    #[test]
+    fn not_everyone_is_a_proxy() {
+        for bad in ["0.0.0.0/0", "::/0", "everyone", "10.0.0.0/33"] {
+            assert!(proxies(bad).is_err(), "{bad}");
+        }
+        assert!(proxies("10.0.0.0/8").is_ok());
     }
 
     #[test]

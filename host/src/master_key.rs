@@ -87,7 +87,7 @@ fn make(path: &Path) -> Result<(), Failure> {
         std::fs::remove_file(&new)?;
         match linked {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
+            linked => linked.and_then(|()| sync_folder(path)),
         }
     });
     written.map_err(doing(format!("a master key cannot be written to {}", path.display())))
@@ -108,15 +108,53 @@ pub(crate) fn rewrite(path: &Path, forget_old: bool) -> Result<(), Failure> {
         [vec![new.expose_secret()], keys].concat()
     };
     let text = [comments, kept].concat().join("\n") + "\n";
-    let written = write_beside(path, &text).and_then(|new| std::fs::rename(new, path));
+    let written = write_beside(path, &text).and_then(|new| {
+        // Whoever could read the old keys can read the new one: the command may be another user's than the host's.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let old = std::fs::metadata(path)?;
+            std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()))?;
+        }
+        std::fs::rename(new, path)?;
+        // What is sealed under the new key must not be on the disk before the key is.
+        sync_folder(path)
+    });
     written.map_err(doing(format!("{} cannot be rewritten", path.display())))
+}
+
+/// One rotation at a time: of two, one would throw away the key under which the other one has sealed.
+pub(crate) struct Rotation(PathBuf);
+
+impl Rotation {
+    /// Begins a rotation of the keys in this file.
+    pub(crate) fn begin(path: &Path) -> Result<Self, Failure> {
+        let lock = path.with_extension("rotating");
+        std::fs::OpenOptions::new().write(true).create_new(true).open(&lock).map_err(doing(format!(
+            "{} cannot be made: another rotation is running, or one was cut off (then remove that file and try again)",
+            lock.display()
+        )))?;
+        Ok(Self(lock))
+    }
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Makes sure that a file's name is on the disk, and not only what is in it.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// Writes a file for its owner alone beside `path`, to the disk; its name.
 fn write_beside(path: &Path, text: &str) -> std::io::Result<PathBuf> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&new)?;

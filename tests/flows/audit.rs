@@ -85,6 +85,18 @@ async fn an_org_reads_its_own(engine: Engine) {
         ["agents:register", "components:upload", "bots:create", "jobs:create", "sessions:login"]
     );
     expect_problem(&client.get(&format!("/audit?org_id={other}"), &boss.access).await, 404, "org_not_found");
+    // What it tries with another org's agent does not tell it whose that is.
+    let foreign = json!({ "agent_id": worker.id, "amount": "1", "external_reference": "x" });
+    expect_problem(
+        &client.post("/admin/ledger/deposits", &boss.access, &foreign).await,
+        403,
+        "operator_only",
+    );
+    let tried = client.get("/audit?action=ledger:deposit", &boss.access).await.expect(200);
+    assert!(
+        tried["entries"][0]["resource_org_id"].is_null() && !tried.to_string().contains(&other),
+        "{tried}"
+    );
     expect_problem(&client.get("/audit", &buyer.key).await, 403, "forbidden");
     assert_eq!(entries(&host, &admin.access, &format!("org_id={other}")).await.len(), 1);
 
@@ -96,11 +108,11 @@ async fn an_org_reads_its_own(engine: Engine) {
         let Some(next) = page["next_page_token"].as_str() else { break };
         token = format!("&page_token={next}");
     }
-    // The denied look of the buyer's key has come since.
-    assert_eq!(seen, (1..=u64::try_from(own.len()).unwrap() + 1).rev().collect::<Vec<_>>());
+    // The two refusals have come since.
+    assert_eq!(seen, (1..=u64::try_from(own.len()).unwrap() + 2).rev().collect::<Vec<_>>());
     let at = own[2]["at"].as_str().unwrap();
     let since = entries(&host, &boss.access, &format!("since={at}&until=2100-01-01T00:00:00Z")).await;
-    assert_eq!(since.len(), 4, "{since:?}");
+    assert_eq!(since.len(), 5, "{since:?}");
     for bad in ["outcome=maybe", "limit=0", "limit=201", "page_token=x", "since=yesterday", "colour=red"] {
         assert_eq!(client.get(&format!("/audit?{bad}"), &boss.access).await.status, 422, "{bad}");
     }
@@ -143,7 +155,7 @@ async fn a_changed_chain_is_found_out(engine: Engine) {
     let host = host(engine).await;
     let client = host.client();
     let mut orgs = Vec::new();
-    for name in ["changed", "removed", "swapped", "cut"] {
+    for name in ["changed", "removed", "swapped", "cut", "endless"] {
         let agent = Market::register(&client, name).await;
         let path = format!("/agents/{}", agent.id);
         for number in 0..4 {
@@ -156,7 +168,7 @@ async fn a_changed_chain_is_found_out(engine: Engine) {
     }
     let (good, said) = verify(&host);
     assert!(good && orgs.iter().all(|org| said.contains(&format!("{org}: 5 entries"))), "{said}");
-    let [changed, removed, swapped, cut] = &orgs[..] else { panic!("four orgs") };
+    let [changed, removed, swapped, cut, endless] = &orgs[..] else { panic!("five orgs") };
 
     // The database refuses it by itself.
     let database = host.database();
@@ -180,6 +192,8 @@ async fn a_changed_chain_is_found_out(engine: Engine) {
         format!("UPDATE audit_log SET seq = 2 WHERE org_id = '{swapped}' AND seq = 3"),
         format!("UPDATE audit_log SET seq = 3 WHERE org_id = '{swapped}' AND seq = 90"),
         format!("DELETE FROM audit_log WHERE org_id = '{cut}' AND seq = 5"),
+        format!("UPDATE audit_log SET actor = 'me' WHERE org_id = '{endless}' AND seq = 4"),
+        format!("DELETE FROM audit_heads WHERE org_id = '{endless}'"),
     ] {
         database.meddle(&sql).await.unwrap();
     }
@@ -190,6 +204,7 @@ async fn a_changed_chain_is_found_out(engine: Engine) {
         format!("{removed}: BROKEN: entry 2 is missing (1 entries before it are good)"),
         format!("{swapped}: BROKEN: entry 2 does not follow on the entry before it"),
         format!("{cut}: BROKEN: the chain ends at entry 4, and the recorded end is entry 5"),
+        format!("{endless}: BROKEN: entry 4 was changed"),
     ] {
         assert!(said.contains(&expected), "{expected} in\n{said}");
     }

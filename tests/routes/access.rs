@@ -16,7 +16,8 @@ on_both_engines!(every_caller_gets_from_every_operation_what_the_table_says);
 ///
 /// What is named in a path is org A's, agent `g`'s where an agent has such things, or the operators'. The columns: the
 /// admin, the operator, the user and the viewer, who have logged in; the agents; a service key that is an operator's (`k`);
-/// a service key of org A's admin that is for reading bots alone (`b`); nobody.
+/// a service key of org A's admin that is for reading bots alone (`b`); nobody. (The change of a password stands last: it ends
+/// the callers' sessions.)
 const TABLE: &str = "
     operation                                                 org A   org B  operators  bots  nobody
                                                               aouvgh  ag     akv        b     n
@@ -26,7 +27,6 @@ const TABLE: &str = "
     post   /auth/login                                        ++++++  ++     +++        +     +
     post   /auth/refresh                                      ++++++  ++     +++        +     +
     post   /auth/logout                                       ++++xx  +x     +x+        x     ?
-    post   /auth/password                                     ++++xx  +x     +x+        x     ?
     get    /auth/me                                           ++++++  ++     +++        +     ?
     post   /admin/signing-keys                                xxxxxx  xx     +xx        x     ?
 
@@ -86,6 +86,8 @@ const TABLE: &str = "
 
     get    /audit                                             ++xxxx  +x     ++x        x     ?
     get    /audit?org_id={org_id}                             ++xxxx  --     ++x        x     ?
+
+    post   /auth/password                                     ++++xx  +x     +x+        x     ?
 ";
 
 /// An operation as the OpenAPI document has it, and what each caller gets from it.

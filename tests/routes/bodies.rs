@@ -123,7 +123,7 @@ async fn of_accounts(host: &Host, market: &Market) -> Vec<Route> {
         route(("POST", "/auth/login"), "", login, (200, FEW_FIELDS)),
         route(("POST", "/auth/refresh"), "", refresh, (200, FEW_FIELDS)),
         route(("POST", "/auth/logout"), &leaving.access, json!({}), (204, NEXT_TO_NOTHING)),
-        route(("POST", "/auth/password"), &ada.access, password, (204, FEW_FIELDS)),
+        route(("POST", "/auth/password"), &ada.access, password, (200, FEW_FIELDS)),
         route(("POST", "/admin/signing-keys"), root, json!({}), (204, NEXT_TO_NOTHING)),
         Route { given: &["role", "org_id"], ..route(("POST", "/users"), root, user, (201, FEW_FIELDS)) },
         Route {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringfence_testkit::{Client, Engine, Market, expect_problem, on_both_engines};
+use ringfence_testkit::{Client, Engine, Market, PASSWORD, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
 use crate::host;
@@ -262,9 +262,41 @@ async fn a_bound_key_makes_bound_ones(engine: Engine) {
     let later =
         json!({ "name": "later", "agent_id": ada.id, "expires_at": end.plus(Duration::from_secs(1)) });
     expect_problem(&client.post("/keys", key, &later).await, 403, "more_than_yours");
+    // Users do not end, so a key that does makes none; and what it rotates ends when it does.
+    let admin = host.first_admin().await;
+    let robot = json!({ "name": "robot", "role": "admin", "expires_at": end });
+    let robot = client.post("/keys", &admin.access, &robot).await.expect(201);
+    let user = json!({ "email": "x@example.org", "name": "X", "role": "viewer", "password": PASSWORD });
+    let made = client.post("/users", robot["api_key"].as_str().unwrap(), &user).await;
+    expect_problem(&made, 403, "more_than_yours");
+    let agent = client.post("/agents", &admin.access, &json!({ "name": "Ours" })).await.expect(201);
+    let rotate = format!("/agents/{}/rotate-key", agent["agent_id"].as_str().unwrap());
+    let rotated = client.post_empty(&rotate, robot["api_key"].as_str().unwrap()).await.expect(200);
+    assert_eq!(rotated["expires_at"], robot["expires_at"]);
     // Two keys of one limit have one account.
     let left = |answer: &ringfence_testkit::Answer| answer.headers["ratelimit"].to_str().unwrap().to_owned();
     let one = client.get("/bots", key).await;
     let two = client.get("/bots", child["api_key"].as_str().unwrap()).await;
     assert!(left(&one).contains("r=29") && left(&two).contains("r=28"), "{} {}", left(&one), left(&two));
+}
+
+/// A request that waits for others, in the middle of its transaction, is not carried out once its key is revoked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_asked_again() {
+    let host = host(Engine::Postgres).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    let key = narrow(&client, &ada, json!({})).await;
+    let held = host.database().hold("SELECT id FROM orgs FOR NO KEY UPDATE").await;
+    let secret = key["api_key"].as_str().unwrap().to_owned();
+    let (asking, body) = (client.clone(), json!({ "name": "late", "agent_id": ada.id }));
+    let waiting = tokio::spawn(async move { asking.post("/keys", &secret, &body).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let path = format!("/keys/{}", key["key_id"].as_str().unwrap());
+    assert_eq!(client.delete(&path, &ada.key).await.status, 204);
+    assert!(!waiting.is_finished());
+    held.release().await;
+    expect_problem(&waiting.await.unwrap(), 401, "unauthorized");
+    let keys = client.get("/keys", &ada.key).await.expect(200);
+    assert_eq!(keys["total"], 2, "{keys}");
 }

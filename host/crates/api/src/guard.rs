@@ -116,11 +116,12 @@ async fn admit(
         return Ok((None, count(app, origin, group).await?));
     };
     // Whoever tries out keys is let to the database for few of them at a time.
-    let suspect = origin.address.is_some_and(|address| {
-        !app.control.remembers(credential)
-            && app.control.exhausted(Counted::Address(address), LimitGroup::Failures).is_some()
-    });
-    let turn = if suspect { app.control.suspects_turn().await } else { None };
+    let known = app.control.remembers(credential);
+    let failures = |address| app.control.exhausted(Counted::Address(address), LimitGroup::Failures);
+    let turn = match origin.address.filter(|_| !known).and_then(failures) {
+        Some(limited) => Some(app.control.suspects_turn().await.ok_or(limited)?),
+        None => None,
+    };
     let caller = app.control.authenticate(credential, origin.clone()).await;
     drop(turn);
     let caller = match caller {

@@ -117,7 +117,7 @@ impl From<Internal> for Problem {
         }
         tracing::error!(error = chain, "a use case failed");
         let mut problem = match error {
-            Internal::Busy(_) => Self::new(
+            Internal::Busy(_) | Internal::Unavailable => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database_busy",
                 "The database was busy for too long; nothing was changed. Try again.",

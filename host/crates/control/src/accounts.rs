@@ -258,6 +258,9 @@ impl Control {
         if let Some(scopes) = caller.and_then(Caller::scopes) {
             key.scopes = scopes.to_vec();
             key.expires_at = caller.and_then(Caller::expires_at);
+            let quotas = caller.map(Caller::quotas).unwrap_or_default();
+            (key.reads_per_minute, key.writes_per_minute) =
+                (quotas.reads_per_minute, quotas.writes_per_minute);
         }
         let mut tx = self.store.begin().await?;
         if caller.is_none() {

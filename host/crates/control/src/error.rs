@@ -9,6 +9,9 @@ pub enum Internal {
     /// The database was busy for too long: the caller may try again.
     #[error("the database is busy")]
     Busy(#[source] StoreError),
+    /// Somebody else has just waited for the database in vain.
+    #[error("the database did not answer a moment ago")]
+    Unavailable,
     /// The database failed, or holds what it should not.
     #[error("the database failed")]
     Store(#[source] StoreError),

@@ -80,7 +80,7 @@ statements! {
     MAKE_HEAD = "INSERT INTO audit_heads (org_id, seq, hash) VALUES ($1, 0, '') ON CONFLICT (org_id) DO NOTHING";
     HEAD = "SELECT seq, hash FROM audit_heads WHERE org_id = $1";
     SET_HEAD = "UPDATE audit_heads SET seq = $2, hash = $3 WHERE org_id = $1";
-    HEADS = "SELECT org_id FROM audit_heads WHERE org_id > $1 ORDER BY org_id LIMIT 100";
+    ORGS = "SELECT id FROM orgs WHERE id > $1 ORDER BY id LIMIT 100";
     INSERT = concat!("INSERT INTO audit_log (", columns!(),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)");
     AFTER = concat!("SELECT ", columns!(), " FROM audit_log WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3");
@@ -135,12 +135,12 @@ pub async fn head(s: &mut Session, org: &OrgId) -> Result<Head, StoreError> {
     Ok(s.optional(HEAD, args![org], read_head).await?.unwrap_or_default())
 }
 
-/// The orgs that have a chain, a hundred at a time, from the one behind `after` on.
+/// Every org, for each may have a chain, whatever its end says; a hundred at a time, from the one behind `after` on.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn orgs(s: &mut Session, after: &str) -> Result<Vec<OrgId>, StoreError> {
-    s.all(HEADS, args![after], |row| row.parse("org_id")).await
+    s.all(ORGS, args![after], |row| row.parse("id")).await
 }
 
 /// The entries of a chain from the one behind `seq` on, in their order.

@@ -17,6 +17,8 @@ words! {
         Password = "password",
         /// The user was disabled or deleted.
         Disabled = "disabled",
+        /// The keys that had signed its tokens were forgotten.
+        SigningKey = "signing_key",
     }
 }
 
@@ -50,6 +52,7 @@ statements! {
     END = "UPDATE sessions SET ended_at = $3, end_reason = $2 WHERE id = $1 AND ended_at IS NULL";
     END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $2 WHERE user_id = $1 AND ended_at IS NULL
         AND id <> $4";
+    END_ALL = "UPDATE sessions SET ended_at = $2, end_reason = $1 WHERE ended_at IS NULL";
     PURGE = "DELETE FROM sessions WHERE expires_at <= $1";
 }
 
@@ -122,6 +125,14 @@ pub async fn end_of_user(
 ) -> Result<u64, StoreError> {
     let except = except.map_or("", SessionId::as_str);
     s.execute(END_OF_USER, args![user, reason.as_str(), now, except]).await
+}
+
+/// Ends every session there is; how many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn end_all(s: &mut Session, reason: EndReason, now: Timestamp) -> Result<u64, StoreError> {
+    s.execute(END_ALL, args![reason.as_str(), now]).await
 }
 
 /// Forgets the sessions whose time was over at `before`.

@@ -17,6 +17,19 @@ pub struct Database {
     _folder: TempDir,
 }
 
+/// A transaction that is held.
+pub struct Held(PgConnection);
+
+impl Held {
+    /// Lets it go.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn release(mut self) {
+        sqlx::query("ROLLBACK").execute(&mut self.0).await.unwrap();
+    }
+}
+
 impl Database {
     /// An empty database.
     ///
@@ -55,6 +68,17 @@ impl Database {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Begins a transaction on PostgreSQL, does this in it and holds it, so that hosts have to wait for what it locks.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn hold(&self, sql: &str) -> Held {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        Held(connection)
     }
 
     /// Does to the database what a host would never do.

@@ -137,10 +137,10 @@ async fn logout(
 
 /// Change one's own password
 ///
-/// All other sessions of the user are ended.
+/// All sessions of the user are ended, and a new one begins: the answer has its tokens.
 #[utoipa::path(post, path = "/auth/password", tag = "accounts", security(("token" = [])), request_body = PasswordChange,
     responses(
-    (status = 204, description = "Changed"),
+    (status = 200, description = "Changed", body = TokensView),
     (status = 401, description = "`wrong_credentials`", body = Problem),
     (status = 403, description = "`users_only`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`", body = Problem)
@@ -149,10 +149,9 @@ async fn password(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     JsonBody(change): JsonBody<PasswordChange>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Json<TokensView>, Problem> {
     let control = app.control.clone();
-    detached(async move { control.change_password(&caller, change).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(detached(async move { control.change_password(&caller, change).await }).await?))
 }
 
 /// Ask who one is

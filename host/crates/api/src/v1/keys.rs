@@ -40,7 +40,8 @@ impl From<KeyError> for Problem {
             KeyError::MoreThanYours => Self::new(
                 StatusCode::FORBIDDEN,
                 "more_than_yours",
-                "The new key would have a role or a scope that you do not have yourself. Ask for less, or ask an admin.",
+                "The new key would have a role or a scope that you do not have yourself, or outlive yours. Ask for less, or ask an \
+                 admin.",
             ),
             KeyError::TooMany => Self::new(
                 StatusCode::CONFLICT,

@@ -239,8 +239,9 @@ impl Control {
         key.agent_id.as_ref().map_or(Ok(()), |agent| own_agent(caller, agent))?;
         self.permit(caller, Action::KeysRevoke, resource(&key)).await?;
         let mut tx = self.store.begin().await?;
+        self.confirm(&mut tx, caller).await?;
         if keys::revoke(&mut tx, id, self.clock.now()).await? {
-            self.audit(&mut tx, caller, Action::KeysRevoke, resource(&key), json!({})).await?;
+            self.audit_end(&mut tx, caller, Action::KeysRevoke, resource(&key), json!({})).await?;
         }
         tx.commit().await?;
         self.in_force().await;
@@ -267,8 +268,14 @@ impl Control {
         Checks::of(&how).done()?;
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
+        accounts::lock_org(&mut tx, &found.org_id).await?;
         accounts::lock_agent(&mut tx, agent).await?;
         let mut old = keys::lock_valid_of_agent(&mut tx, agent, now).await?;
+        self.confirm(&mut tx, caller).await?;
+        // With a grace the old ones go on counting.
+        if how.grace_seconds > 0 && keys::live_count(&mut tx, &found.org_id, now).await? >= MAX_LIVE {
+            return Err(KeyError::TooMany);
+        }
         if caller.agent().is_some() {
             old.retain(|key| Some(&key.id) == caller.key());
             // It was revoked since the call came in: whoever did that would not want it replaced.
@@ -287,7 +294,9 @@ impl Control {
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, &found.org_id);
         row.agent_id = Some(agent.clone());
         if let Some(last) = old.last() {
-            (row.name, row.scopes, row.expires_at) = (last.name.clone(), all_scopes(&old), longest(&old));
+            (row.name, row.scopes, row.expires_at) = (last.name.clone(), all_scopes(&old), earliest(&old));
+            // A key that ends makes none that outlives it.
+            row.expires_at = [row.expires_at, caller.expires_at()].into_iter().flatten().min();
             (row.reads_per_minute, row.writes_per_minute) = (last.reads_per_minute, last.writes_per_minute);
         }
         // A service key for few things must not come by an agent's key for all of them.
@@ -296,7 +305,7 @@ impl Control {
         }
         keys::insert(&mut tx, &row, &api_key.hash()).await?;
         let detail = json!({ "new_key": row.id, "grace_seconds": how.grace_seconds });
-        self.audit(&mut tx, caller, Action::AgentsRotateKey, target, detail).await?;
+        self.audit_end(&mut tx, caller, Action::AgentsRotateKey, target, detail).await?;
         tx.commit().await?;
         self.in_force().await;
         Ok(MadeKey { key: view(row), api_key })
@@ -348,9 +357,9 @@ fn all_scopes(keys: &[Key]) -> Vec<String> {
     held.into_iter().map(str::to_owned).collect()
 }
 
-/// When the last of some keys ends; never, if one of them does not.
-fn longest(keys: &[Key]) -> Option<Timestamp> {
-    keys.iter().map(|key| key.expires_at).collect::<Option<Vec<_>>>()?.into_iter().max()
+/// When the first of some keys ends, so that nothing is to be had for longer than it was; never, if none does.
+fn earliest(keys: &[Key]) -> Option<Timestamp> {
+    keys.iter().filter_map(|key| key.expires_at).min()
 }
 
 /// A service key has a role, an agent's key does what agents may.

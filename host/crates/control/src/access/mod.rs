@@ -4,11 +4,11 @@
 //! takes rights away answers only when that time has passed on every host ([`Control::in_force`]): what is revoked is
 //! revoked everywhere once the answer says so, whether hosts can hear of each other or not.
 
+mod jwt;
 mod keys;
 mod lease;
 mod passwords;
 mod sessions;
-mod tokens;
 mod users;
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use ring::hmac;
 use ringfence_model::{ApiKey, ApiKeyHash, Clock, Rng, SessionId, SigningKeyId, Timestamp};
 use ringfence_store::keys::Key;
 use ringfence_store::sessions::UserSession;
-use ringfence_store::{Store, Tx};
+use ringfence_store::{Session, Store, Tx};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,10 +29,10 @@ pub use users::{NewUser, UserChanges, UserError, UserView};
 
 use crate::caller::{Identity, KeyBounds, Quotas};
 use crate::secrets::{self, MasterKeys};
-use crate::{Caller, Control, Internal, Origin};
+use crate::{Caller, Control, Denied, Internal, Origin};
+use jwt::{BadToken, SigningKeys, TokenType};
 use lease::Leased;
 use passwords::Passwords;
-use tokens::{BadToken, SigningKeys, TokenType};
 
 /// How long a host may go by what it has read of a key, a session or the policies.
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
@@ -40,6 +40,8 @@ pub(crate) const LEASE: Duration = Duration::from_millis(500);
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// How many unknown credentials are looked up at a time that come from where too many wrong ones came.
 const SUSPECTS_AT_A_TIME: usize = 2;
+/// How long one of them waits for its turn.
+const SUSPECTS_PATIENCE: Duration = Duration::from_secs(2);
 /// How many keys, and how many sessions, are kept in memory.
 const KEPT: usize = 20_000;
 
@@ -75,7 +77,7 @@ impl Access {
         master: &MasterKeys,
         (clock, rng): (&dyn Clock, &dyn Rng),
     ) -> Result<(), Internal> {
-        if ringfence_store::secrets::of_kind(tx, tokens::SIGNING_KEY).await?.is_empty() {
+        if ringfence_store::secrets::of_kind(tx, jwt::SIGNING_KEY).await?.is_empty() {
             new_signing_key(tx, master, (clock, rng)).await?;
         }
         let audit = (AUDIT_KEY, AUDIT_KEY);
@@ -126,7 +128,7 @@ async fn new_signing_key(
     (clock, rng): (&dyn Clock, &dyn Rng),
 ) -> Result<SigningKeyId, Internal> {
     let id = SigningKeyId::new(clock, rng);
-    secrets::keep(tx, master, (clock, rng), (id.as_str(), tokens::SIGNING_KEY), &random(rng)).await?;
+    secrets::keep(tx, master, (clock, rng), (id.as_str(), jwt::SIGNING_KEY), &random(rng)).await?;
     Ok(id)
 }
 
@@ -198,13 +200,21 @@ impl Control {
         if caller.proved_at().elapsed() < LEASE {
             return Ok(true);
         }
+        self.holds(&mut self.store.reader().await?, caller).await
+    }
+
+    /// That a caller is still who it was, by what is in the database as the transaction sees it.
+    pub(crate) async fn confirm(&self, tx: &mut Tx, caller: &Caller) -> Result<(), Denied> {
+        if self.holds(tx, caller).await? { Ok(()) } else { Err(Denied::Gone) }
+    }
+
+    async fn holds(&self, session: &mut Session, caller: &Caller) -> Result<bool, Internal> {
         let now = self.clock.now();
-        let mut reader = self.store.reader().await?;
         Ok(match caller.identity() {
             Identity::Agent { key, .. } | Identity::Service { key, .. } => {
-                ringfence_store::keys::get(&mut reader, key).await?.is_some_and(|key| counts(&key, now))
+                ringfence_store::keys::get(session, key).await?.is_some_and(|key| counts(&key, now))
             }
-            Identity::User { session, role, .. } => ringfence_store::sessions::get(&mut reader, session)
+            Identity::User { session: id, role, .. } => ringfence_store::sessions::get(session, id)
                 .await?
                 .is_some_and(|session| is_open(&session, now) && session.role == *role),
         })
@@ -237,7 +247,8 @@ impl Control {
         });
     }
 
-    /// Waits until no host goes by what was so before the last commit, and no request that has begun does either.
+    /// Waits until no host goes by what was so before the last commit: a request that asks for its rights from now on asks
+    /// by what is so now, however long ago its head came in.
     pub(crate) async fn in_force(&self) {
         self.access.forget();
         self.policies.forget();
@@ -245,9 +256,11 @@ impl Control {
     }
 
     /// The turn of somebody who comes with a credential that is not known, from where many wrong ones came: whoever
-    /// tries out keys gets little of the database, and the others who share the address are still let in.
+    /// tries out keys gets little of the database, and the others who share the address are still let in. `None` if the
+    /// turn does not come in time.
     pub async fn suspects_turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.access.suspects).acquire_owned().await.ok()
+        let turn = Arc::clone(&self.access.suspects).acquire_owned();
+        tokio::time::timeout(SUSPECTS_PATIENCE, turn).await.ok()?.ok()
     }
 }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::jwt::{BadToken, Claims, TokenType};
 use super::passwords::{PasswordError, Tested};
-use super::tokens::{BadToken, Claims, TokenType};
 use super::{is_open, new_signing_key};
 use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
 use crate::caller::Identity;
@@ -159,6 +159,21 @@ impl Control {
     }
 
     async fn try_log_in(&self, login: Login, origin: &Origin) -> Result<TokensView, SessionError> {
+        // Another login may have replaced the hash of the same password meanwhile. That happens once.
+        for _ in 0..2 {
+            if let Some(tokens) = self.log_in_unless_rehashed(&login, origin).await? {
+                return Ok(tokens);
+            }
+        }
+        Err(SessionError::WrongCredentials)
+    }
+
+    /// Logs in; nothing if the password's hash was replaced while the password was tested against it.
+    async fn log_in_unless_rehashed(
+        &self,
+        login: &Login,
+        origin: &Origin,
+    ) -> Result<Option<TokensView>, SessionError> {
         let email = super::users::canonical_email(&login.email);
         // What cannot be an address is counted as well, but not under all of its characters.
         let account: String = email.chars().filter(|c| !c.is_control()).take(254).collect();
@@ -177,23 +192,14 @@ impl Control {
             }
         };
         let now = self.clock.now();
-        let session = UserSession {
-            id: SessionId::new(&*self.clock, &*self.rng),
-            user_id: user.id.clone(),
-            org_id: user.org_id.clone(),
-            generation: 1,
-            expires_at: now.plus(SESSION_FOR),
-            over: false,
-            role: user.role,
-        };
         let mut tx = self.store.begin().await?;
-        // Between the test and here the password may have been changed, or the user disabled.
-        let unchanged = users::lock(&mut tx, &user.id).await?.is_some_and(|current| {
-            current.password_hash == user.password_hash && current.disabled_at.is_none()
-        });
-        if !unchanged {
-            return Err(SessionError::WrongCredentials);
+        // Between the test and here the user may have been disabled, and its password changed.
+        let current = users::lock(&mut tx, &user.id).await?.filter(|current| current.disabled_at.is_none());
+        let current = current.ok_or(SessionError::WrongCredentials)?;
+        if current.password_hash != user.password_hash {
+            return Ok(None);
         }
+        let session = self.new_session(&current);
         if let Tested::RightUpgrade(hash) = tested {
             users::rehash(&mut tx, &user.id, &user.password_hash, &hash).await?;
         }
@@ -201,7 +207,7 @@ impl Control {
         sessions::insert(&mut tx, &session, now).await?;
         self.record_session(&mut tx, &session, "sessions:login", AuditOutcome::Done, origin).await?;
         tx.commit().await?;
-        Ok(self.tokens(&session).await?)
+        Ok(Some(self.tokens(&session).await?))
     }
 
     /// Exchanges a refresh token for a new pair.
@@ -250,19 +256,24 @@ impl Control {
             sessions::end(&mut tx, session, EndReason::Logout, now).await?;
         }
         let detail = json!({ "logout": if everywhere { "everywhere" } else { "here" } });
-        self.audit(&mut tx, caller, Action::AccountChange, Resource::Caller(caller), detail).await?;
+        self.audit_end(&mut tx, caller, Action::AccountChange, Resource::Caller(caller), detail).await?;
         tx.commit().await?;
         self.in_force().await;
         Ok(())
     }
 
-    /// Changes the caller's own password, and ends its other sessions.
+    /// Changes the caller's own password, ends all its sessions, and begins a new one: whoever has a token of the old ones
+    /// has nothing any more.
     ///
     /// # Errors
     /// [`SessionError::WrongCredentials`] if the current password is another one.
-    pub async fn change_password(&self, caller: &Caller, change: PasswordChange) -> Result<(), SessionError> {
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        change: PasswordChange,
+    ) -> Result<TokensView, SessionError> {
         let begun = Instant::now();
-        let (id, session) = user_of(caller)?;
+        let (id, _) = user_of(caller)?;
         self.permit(caller, Action::AccountChange, Resource::Caller(caller)).await?;
         Checks::of(&change).done()?;
         // Whoever has stolen a token could otherwise try passwords here.
@@ -272,6 +283,7 @@ impl Control {
         let user = user.ok_or(SessionError::WrongCredentials)?;
         let hash = Some(user.password_hash.clone());
         if self.access.passwords.test(&change.current_password, hash, &*self.rng).await? == Tested::Wrong {
+            self.record_failed_change(caller).await;
             tokio::time::sleep(REFUSED_AFTER.saturating_sub(begun.elapsed())).await;
             return Err(SessionError::WrongCredentials);
         }
@@ -284,12 +296,43 @@ impl Control {
             .ok_or(SessionError::WrongCredentials)?;
         (current.password_hash, current.updated_at) = (new_hash, now);
         users::update(&mut tx, &current).await?;
-        sessions::end_of_user(&mut tx, id, EndReason::Password, Some(session), now).await?;
-        let detail = json!({ "changed": ["password"] });
-        self.audit(&mut tx, caller, Action::AccountChange, Resource::Caller(caller), detail).await?;
+        self.confirm(&mut tx, caller).await?;
+        sessions::end_of_user(&mut tx, id, EndReason::Password, None, now).await?;
+        let session = self.new_session(&current);
+        sessions::insert(&mut tx, &session, now).await?;
+        let detail = json!({ "changed": ["password"], "session": session.id });
+        self.audit_end(&mut tx, caller, Action::AccountChange, Resource::Caller(caller), detail).await?;
         tx.commit().await?;
         self.in_force().await;
-        Ok(())
+        Ok(self.tokens(&session).await?)
+    }
+
+    fn new_session(&self, user: &User) -> UserSession {
+        UserSession {
+            id: SessionId::new(&*self.clock, &*self.rng),
+            user_id: user.id.clone(),
+            org_id: user.org_id.clone(),
+            generation: 1,
+            expires_at: self.clock.now().plus(SESSION_FOR),
+            over: false,
+            role: user.role,
+        }
+    }
+
+    /// Writes down that somebody who has a token did not know the password.
+    async fn record_failed_change(&self, caller: &Caller) {
+        self.record_alone(&Deed {
+            actor: caller.principal(),
+            credential: Some(caller.credential()),
+            org: caller.org(),
+            action: Action::AccountChange.name(),
+            resource: caller.principal(),
+            resource_org: caller.org(),
+            outcome: AuditOutcome::Failed,
+            origin: caller.origin(),
+            detail: json!({}),
+        })
+        .await;
     }
 
     /// Who the caller is.
@@ -323,12 +366,12 @@ impl Control {
         let org = OrgId::platform();
         self.permit(caller, Action::SigningKeysRotate, Resource::Org(&org)).await?;
         let rotated = async {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store.begin().await.map_err(Internal::from)?;
+            self.confirm(&mut tx, caller).await?;
             let detail = json!({ "forget_old": forget_old });
             self.replace_signing_key(&mut tx, forget_old).await?;
-            self.audit(&mut tx, caller, Action::SigningKeysRotate, Resource::Org(&org), detail).await?;
-            tx.commit().await?;
-            Ok::<_, Internal>(())
+            self.audit_end(&mut tx, caller, Action::SigningKeysRotate, Resource::Org(&org), detail).await?;
+            Ok::<_, Denied>(tx.commit().await.map_err(Internal::from)?)
         };
         rotated.await?;
         self.in_force().await;
@@ -337,7 +380,8 @@ impl Control {
 
     pub(crate) async fn replace_signing_key(&self, tx: &mut Tx, forget_old: bool) -> Result<(), Internal> {
         if forget_old {
-            for old in ringfence_store::secrets::of_kind(tx, super::tokens::SIGNING_KEY).await? {
+            sessions::end_all(tx, EndReason::SigningKey, self.clock.now()).await?;
+            for old in ringfence_store::secrets::of_kind(tx, super::jwt::SIGNING_KEY).await? {
                 ringfence_store::secrets::delete(tx, &old.id).await?;
             }
         }

@@ -288,6 +288,8 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         let mut user = lock(&mut tx, &found).await?;
+        self.confirm(&mut tx, caller).await?;
+        covered(caller, user.role)?;
         // Whoever sets a password can log in with it.
         covered(caller, user.role)?;
         covered(caller, changes.role.unwrap_or(user.role))?;
@@ -320,7 +322,7 @@ impl Control {
         users::update(&mut tx, &user).await?;
         let detail = json!({ "changed": changed, "role": user.role, "disabled": user.disabled_at.is_some() });
         let resource = Resource::User(&user.org_id, &user.id, user.role);
-        self.audit(&mut tx, caller, Action::UsersUpdate, resource, detail).await?;
+        self.audit_end(&mut tx, caller, Action::UsersUpdate, resource, detail).await?;
         tx.commit().await?;
         self.in_force().await;
         Ok(view(user))
@@ -337,12 +339,14 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         let user = lock(&mut tx, &found).await?;
+        self.confirm(&mut tx, caller).await?;
+        covered(caller, user.role)?;
         if is_admin(&user) {
             keep_an_admin(&mut tx, &user.org_id).await?;
         }
         users::delete(&mut tx, id, now).await?;
         sessions::end_of_user(&mut tx, id, EndReason::Disabled, None, now).await?;
-        self.audit(&mut tx, caller, Action::UsersDelete, resource, json!({ "role": user.role })).await?;
+        self.audit_end(&mut tx, caller, Action::UsersDelete, resource, json!({ "role": user.role })).await?;
         tx.commit().await?;
         self.in_force().await;
         Ok(())
@@ -366,7 +370,9 @@ fn visible(caller: &Caller, user: Option<User>) -> Result<User, UserError> {
 
 /// Nobody gives more than they have, not even where a policy of the operators lets others than admins make users.
 fn covered(caller: &Caller, role: Role) -> Result<(), UserError> {
-    caller.covers(role).then_some(()).ok_or(UserError::MoreThanYours)
+    // A user does not end, so whoever ends makes none.
+    let lasting = caller.expires_at().is_none();
+    (lasting && caller.covers(role)).then_some(()).ok_or(UserError::MoreThanYours)
 }
 
 /// Locks the user's org, then the user: changes to the users of an org take turns, so that two admins cannot remove each

@@ -70,7 +70,8 @@ pub enum Denied {
 /// The engine that is in force. A change of the policies makes a new one; requests never wait for that.
 pub(crate) struct Policies {
     engine: RwLock<(Arc<Engine>, Instant)>,
-    renewing: tokio::sync::Mutex<()>,
+    /// Held by whoever looks for changes; in it, when that failed last.
+    renewing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Policies {
@@ -91,16 +92,27 @@ impl Policies {
             return Ok(engine);
         }
         // One request looks; the others wait for what it finds.
-        let _one = self.renewing.lock().await;
+        let asked_at = Instant::now();
+        let mut failed_at = self.renewing.lock().await;
         let (engine, read_at) = self.engine();
         if read_at.elapsed() < LEASE {
             return Ok(engine);
         }
-        let asked_at = Instant::now();
-        let version = policies::version(&mut store.reader().await?).await?;
-        let engine = if version == engine.version { engine } else { Arc::new(read(store).await?) };
-        self.set(Arc::clone(&engine), asked_at);
-        Ok(engine)
+        // Whoever has waited for somebody else's failure does not try it again at once.
+        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
+            return Err(Internal::Unavailable);
+        }
+        let read_at = Instant::now();
+        match changed(store, engine).await {
+            Ok(engine) => {
+                self.set(Arc::clone(&engine), read_at);
+                Ok(engine)
+            }
+            Err(error) => {
+                *failed_at = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 
     /// Lets the next request look for changes.
@@ -119,6 +131,12 @@ impl Policies {
     fn set(&self, engine: Arc<Engine>, read_at: Instant) {
         *self.engine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (engine, read_at);
     }
+}
+
+/// The engine that is in force now, which may be this one.
+async fn changed(store: &Store, engine: Arc<Engine>) -> Result<Arc<Engine>, Internal> {
+    let version = policies::version(&mut store.reader().await?).await?;
+    if version == engine.version { Ok(engine) } else { Ok(Arc::new(read(store).await?)) }
 }
 
 async fn read(store: &Store) -> Result<Engine, Internal> {

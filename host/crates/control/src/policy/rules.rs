@@ -208,7 +208,7 @@ impl Control {
         mut tx: Tx,
         caller: &Caller,
         detail: serde_json::Value,
-    ) -> Result<(), Internal> {
+    ) -> Result<(), PolicyError> {
         self.audit(&mut tx, caller, Action::PoliciesWrite, Resource::Org(&OrgId::platform()), detail).await?;
         tx.commit().await?;
         self.in_force().await;
@@ -223,7 +223,8 @@ fn slug(name: &str, (): &()) -> garde::Result {
 }
 
 fn short(text: &str, (): &()) -> garde::Result {
-    rules::require(text.len() <= MAX_TEXT_BYTES, "must have at most 10000 bytes")
+    rules::require(text.len() <= MAX_TEXT_BYTES, "must have at most 10000 bytes")?;
+    rules::require(rules::is_plain(text), rules::PLAIN)
 }
 
 fn view(policy: Policy) -> PolicyView {

@@ -279,8 +279,8 @@ async fn every_listing_is_prepared_and_uses_an_index(engine: Engine) {
 
 async fn the_chains_are_told_a_hundred_at_a_time(engine: Engine) {
     let f = Fixture::new(engine).await;
-    assert_eq!(audit::orgs(&mut f.reader().await, "").await.unwrap(), []);
-    let mut orgs = vec![f.platform().await];
+    // Whether there is anything in it or not: who removes the end of a chain does not hide it.
+    let mut orgs = vec![f.platform().await, f.buyer.org_id.clone(), f.worker.org_id.clone()];
     let mut tx = f.tx().await;
     for number in 0..250 {
         let org = Org { id: OrgId::new(&f.clock, &f.rng), name: number.to_string(), created_at: f.now() };
@@ -303,6 +303,6 @@ async fn the_chains_are_told_a_hundred_at_a_time(engine: Engine) {
         }
         found.extend(next);
     }
-    assert_eq!(sizes, [100, 100, 51, 0]);
+    assert_eq!(sizes, [100, 100, 53, 0]);
     assert_eq!(found, orgs);
 }

@@ -1,7 +1,7 @@
 //! Access and refresh tokens: JWTs (RFC 7519) under HMAC-SHA-256, the only algorithm that this process knows.
 
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
@@ -21,6 +21,8 @@ use crate::secrets::{self, MasterKeys};
 pub(crate) const SIGNING_KEY: &str = "signing-key";
 
 const ISSUER: &str = "ringfence";
+/// How old the keys may be when a token names one that is not among them.
+const UNKNOWN: Duration = Duration::from_millis(50);
 /// The longest token that is looked at, in bytes; ours have about 400.
 const MAX_TOKEN_BYTES: usize = 1024;
 
@@ -94,9 +96,13 @@ pub(crate) struct SigningKeys {
 
 struct Held {
     /// Oldest first: the last one signs.
-    keys: Arc<[SigningKey]>,
+    keys: Keys,
     read_at: Instant,
+    /// When reading them failed last: whoever has waited for that does not try it again at once.
+    failed_at: Option<Instant>,
 }
+
+type Keys = Arc<[Arc<SigningKey>]>;
 
 struct SigningKey {
     id: SigningKeyId,
@@ -108,7 +114,7 @@ impl SigningKeys {
     pub(crate) async fn load(store: &Store, master: &MasterKeys) -> Result<Self, Internal> {
         install_hmac();
         let read_at = Instant::now();
-        let held = RwLock::new(Held { keys: read(store, master).await?, read_at });
+        let held = RwLock::new(Held { keys: read(store, master).await?, read_at, failed_at: None });
         Ok(Self { held, renewing: tokio::sync::Mutex::default() })
     }
 
@@ -118,7 +124,7 @@ impl SigningKeys {
         claims: &Claims,
         (store, master): (&Store, &MasterKeys),
     ) -> Result<String, Internal> {
-        let keys = self.current(store, master).await?;
+        let keys = self.at_most(LEASE, store, master).await?;
         let key = keys.last().ok_or(Internal::Invariant("there is no signing key"))?;
         let header = Header { kid: Some(key.id.to_string()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, claims, &key.encoding)
@@ -138,18 +144,16 @@ impl SigningKeys {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Forged)?;
         let kid = header.kid.and_then(|kid| kid.parse::<SigningKeyId>().ok()).ok_or(BadToken::Forged)?;
-        let keys = self.current(store, master).await?;
-        let key = keys.iter().find(|key| key.id == kid).ok_or(BadToken::Forged)?;
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_audience(&[expected.audience()]);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // The library would ask the machine for the time; here it comes from the clock, below.
-        validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
-        let claims = claims.map_err(|_| BadToken::Forged)?.claims;
-        if claims.token_type != expected {
-            return Err(BadToken::Forged);
+        let known = self.held().0.iter().any(|key| key.id == kid);
+        // Another host may have made a key that is not known just now. Whoever makes ids up asks the database no more often
+        // than this; whoever forges the signature of a known one, not at all.
+        let mut keys = if known { self.held().0 } else { self.at_most(UNKNOWN, store, master).await? };
+        let claims = claims_under(&keys, &kid, token, expected)?;
+        if known {
+            keys = self.at_most(LEASE, store, master).await?;
+            if !keys.iter().any(|key| key.id == kid) {
+                return Err(BadToken::Forged);
+            }
         }
         if claims.exp <= seconds(now) {
             return Err(BadToken::Expired);
@@ -157,46 +161,85 @@ impl SigningKeys {
         Ok(claims)
     }
 
-    /// The keys, as they were at most [`LEASE`] ago: a key that was forgotten verifies nothing any more.
-    async fn current(&self, store: &Store, master: &MasterKeys) -> Result<Arc<[SigningKey]>, Internal> {
+    /// The keys, as they were this long ago at most: within [`LEASE`], a key that was forgotten verifies nothing any more.
+    async fn at_most(&self, age: Duration, store: &Store, master: &MasterKeys) -> Result<Keys, Internal> {
         let (keys, read_at) = self.held();
-        if read_at.elapsed() < LEASE {
+        if read_at.elapsed() < age {
             return Ok(keys);
         }
+        let asked_at = Instant::now();
         let _one = self.renewing.lock().await;
         let (keys, read_at) = self.held();
-        if read_at.elapsed() < LEASE {
+        if read_at.elapsed() < age {
             return Ok(keys);
+        }
+        if self.failed_at().is_some_and(|failed_at| failed_at >= asked_at) {
+            return Err(Internal::Unavailable);
         }
         let read_at = Instant::now();
         let keys = match read(store, master).await {
             // The master key was rotated and this host was not restarted: it goes on with the keys that it has.
             Err(error @ Internal::Secret(_)) => {
                 tracing::error!(%error, "the signing keys cannot be opened; restart this host with the new master key");
-                keys
+                still_there(store, keys).await?
             }
-            read => read?,
+            Err(error) => {
+                self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner).failed_at =
+                    Some(Instant::now());
+                return Err(error);
+            }
+            Ok(keys) => keys,
         };
         let mut held = self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *held = Held { keys: Arc::clone(&keys), read_at };
+        *held = Held { keys: Arc::clone(&keys), read_at, failed_at: None };
         Ok(keys)
     }
 
-    fn held(&self) -> (Arc<[SigningKey]>, Instant) {
+    fn failed_at(&self) -> Option<Instant> {
+        self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).failed_at
+    }
+
+    fn held(&self) -> (Keys, Instant) {
         let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         (Arc::clone(&held.keys), held.read_at)
     }
 }
 
-async fn read(store: &Store, master: &MasterKeys) -> Result<Arc<[SigningKey]>, Internal> {
+/// What a token says, if one of these keys has signed it, for this purpose.
+fn claims_under(
+    keys: &Keys,
+    kid: &SigningKeyId,
+    token: &str,
+    expected: TokenType,
+) -> Result<Claims, BadToken> {
+    let key = keys.iter().find(|key| key.id == *kid).ok_or(BadToken::Forged)?;
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.set_audience(&[expected.audience()]);
+    validation.set_issuer(&[ISSUER]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    // The library would ask the machine for the time; here it comes from the clock, afterwards.
+    validation.validate_exp = false;
+    let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+    let claims = claims.map_err(|_| BadToken::Forged)?.claims;
+    if claims.token_type == expected { Ok(claims) } else { Err(BadToken::Forged) }
+}
+
+/// Those of the keys that were not forgotten: that can be seen without opening them.
+async fn still_there(store: &Store, keys: Keys) -> Result<Keys, Internal> {
+    let sealed = ringfence_store::secrets::of_kind(&mut store.reader().await?, SIGNING_KEY).await?;
+    let kept = keys.iter().filter(|key| sealed.iter().any(|secret| secret.id == key.id.as_str()));
+    Ok(kept.cloned().collect())
+}
+
+async fn read(store: &Store, master: &MasterKeys) -> Result<Keys, Internal> {
     let opened = secrets::of_kind(store, master, SIGNING_KEY).await?;
     let keys = opened.into_iter().map(|secret| {
         let bytes = secret.bytes.expose_secret();
-        Ok(SigningKey {
+        Ok(Arc::new(SigningKey {
             id: secret.id.parse().map_err(|_| Internal::Invariant("a signing key has no proper id"))?,
             encoding: EncodingKey::from_secret(bytes),
             decoding: DecodingKey::from_secret(bytes),
-        })
+        }))
     });
     keys.collect()
 }

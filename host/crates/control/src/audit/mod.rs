@@ -3,19 +3,21 @@
 //! An entry is written in the transaction of what it tells of, as its last statement. Each carries an HMAC over itself and
 //! the entry before it, under a key that the database holds only sealed.
 
-use ring::hmac;
-use ringfence_model::{OrgId, Timestamp, hex};
+mod chain;
+
+use ringfence_model::{OrgId, Timestamp};
+use ringfence_store::Tx;
 use ringfence_store::audit::{self, AuditFilter, Entry};
-use ringfence_store::{Store, Tx};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::access::audit_key;
 use crate::policy::{Action, Denied, Resource};
-use crate::secrets::MasterKeys;
 use crate::{Caller, Control, Internal, Origin};
+use chain::link;
+
+pub use chain::{BrokenLink, ChainReport, verify_audit};
 
 ringfence_model::words! {
     /// How what was tried ended.
@@ -67,9 +69,9 @@ pub struct AuditEntryView {
     pub action: String,
     /// To what.
     pub resource: String,
-    /// Whose that is.
-    #[schema(value_type = String)]
-    pub resource_org_id: OrgId,
+    /// Whose that is, where it is the log's own org; the operators see it of all.
+    #[schema(value_type = Option<String>)]
+    pub resource_org_id: Option<OrgId>,
     /// `done`, `denied` or `failed`.
     pub outcome: String,
     /// The request, as it stands in the host's log.
@@ -129,8 +131,29 @@ impl From<ringfence_store::StoreError> for AuditError {
 }
 
 impl Control {
-    /// Writes down what a caller has done. The last statement before the commit: it makes the org's other writers wait.
+    /// Writes down what a caller has done, and makes sure that it is still who it was: since it was permitted, it may have
+    /// waited for others. The last statement before the commit: it makes the org's other writers wait.
+    ///
+    /// # Errors
+    /// [`Denied::Gone`] if the caller's key or session has ended meanwhile: then nothing is to be committed.
     pub(crate) async fn audit(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        action: Action,
+        resource: Resource<'_>,
+        detail: Value,
+    ) -> Result<(), Denied> {
+        let head = audit::lock_head(tx, caller.org()).await.map_err(Internal::from)?;
+        self.confirm(tx, caller).await?;
+        let id = resource.id();
+        let deed = by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail));
+        Ok(self.append(tx, &deed, head).await?)
+    }
+
+    /// As [`Self::audit`], for what may have ended the caller's own key or session. Whoever uses it asks
+    /// [`Self::confirm`] before.
+    pub(crate) async fn audit_end(
         &self,
         tx: &mut Tx,
         caller: &Caller,
@@ -139,8 +162,7 @@ impl Control {
         detail: Value,
     ) -> Result<(), Internal> {
         let id = resource.id();
-        let deed = by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail));
-        self.record(tx, &deed).await
+        self.record(tx, &by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail))).await
     }
 
     /// Writes down what a caller was not let do, in a transaction of its own.
@@ -200,6 +222,10 @@ impl Control {
     /// Writes an entry.
     pub(crate) async fn record(&self, tx: &mut Tx, deed: &Deed<'_>) -> Result<(), Internal> {
         let head = audit::lock_head(tx, deed.org).await?;
+        self.append(tx, deed, head).await
+    }
+
+    async fn append(&self, tx: &mut Tx, deed: &Deed<'_>, head: audit::Head) -> Result<(), Internal> {
         let mut entry = Entry {
             org_id: deed.org.clone(),
             seq: head.seq.saturating_add(1),
@@ -245,6 +271,9 @@ impl Control {
         };
         let mut reader = self.store.reader().await?;
         let entries = audit::list(&mut reader, org, &filter, list.limit).await?;
+        // Whose an agent or a job is, is nobody's business but the org's own.
+        let shown = |entry: &Entry| caller.is_platform() || entry.resource_org_id == *org;
+        let view = |entry: Entry| view(AuditEntry { shows_org: shown(&entry), entry });
         Ok(entries.into_iter().map(view).collect::<Result<_, _>>()?)
     }
 }
@@ -269,7 +298,12 @@ fn by<'a>(
     }
 }
 
-fn view(entry: Entry) -> Result<AuditEntryView, Internal> {
+struct AuditEntry {
+    entry: Entry,
+    shows_org: bool,
+}
+
+fn view(AuditEntry { entry, shows_org }: AuditEntry) -> Result<AuditEntryView, Internal> {
     Ok(AuditEntryView {
         seq: entry.seq,
         at: entry.at,
@@ -277,7 +311,7 @@ fn view(entry: Entry) -> Result<AuditEntryView, Internal> {
         credential: entry.credential,
         action: entry.action,
         resource: entry.resource,
-        resource_org_id: entry.resource_org_id,
+        resource_org_id: Some(entry.resource_org_id).filter(|_| shows_org),
         outcome: entry.outcome,
         request_id: entry.request_id,
         address: entry.address,
@@ -285,136 +319,4 @@ fn view(entry: Entry) -> Result<AuditEntryView, Internal> {
         previous_hash: entry.previous_hash,
         hash: entry.hash,
     })
-}
-
-/// The HMAC over an entry. Each field goes in with its length, so that no two entries read alike.
-fn link(key: &hmac::Key, entry: &Entry) -> String {
-    let mut context = hmac::Context::with_key(key);
-    let mut add = |field: Option<&str>| match field {
-        Some(text) => {
-            context.update(&(text.len() as u64).to_be_bytes());
-            context.update(text.as_bytes());
-        }
-        // No text is this long.
-        None => context.update(&u64::MAX.to_be_bytes()),
-    };
-    add(Some("ringfence audit 1"));
-    add(Some(entry.org_id.as_str()));
-    add(Some(&entry.seq.to_string()));
-    add(Some(&entry.at.as_micros().to_string()));
-    add(Some(&entry.actor));
-    add(entry.credential.as_deref());
-    add(Some(&entry.action));
-    add(Some(&entry.resource));
-    add(Some(entry.resource_org_id.as_str()));
-    add(Some(&entry.outcome));
-    add(entry.request_id.as_deref());
-    add(entry.address.as_deref());
-    add(Some(&entry.detail));
-    add(Some(&entry.previous_hash));
-    hex(context.sign().as_ref())
-}
-
-/// What is wrong with a chain.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum BrokenLink {
-    /// The place is empty.
-    #[error("entry {seq} is missing")]
-    Missing {
-        /// The place.
-        seq: u64,
-    },
-    /// The entry is not what was written.
-    #[error("entry {seq} was changed")]
-    Changed {
-        /// The place.
-        seq: u64,
-    },
-    /// The entry does not follow on the one before it.
-    #[error("entry {seq} does not follow on the entry before it")]
-    Unlinked {
-        /// The place.
-        seq: u64,
-    },
-    /// The chain goes on behind the end that is recorded, or ends before it.
-    #[error("the chain ends at entry {found}, and the recorded end is entry {recorded}")]
-    End {
-        /// Where it ends.
-        found: u64,
-        /// Where it should end.
-        recorded: u64,
-    },
-}
-
-/// What came of looking through an org's chain.
-#[derive(Debug, Clone)]
-pub struct ChainReport {
-    /// Whose it is.
-    pub org_id: OrgId,
-    /// How many entries are as they were written.
-    pub entries: u64,
-    /// The hash of the last of them: kept elsewhere, it shows later that nothing was cut off.
-    pub hash: String,
-    /// The first thing that is wrong.
-    pub broken: Option<BrokenLink>,
-}
-
-/// Looks through the audit log of every org. Hosts may go on writing meanwhile.
-///
-/// # Errors
-/// [`Internal`] if the database fails, or its audit key cannot be opened.
-pub async fn verify_audit(store: &Store, master: &MasterKeys) -> Result<Vec<ChainReport>, Internal> {
-    let key = audit_key(store, master).await?;
-    let mut reports = Vec::new();
-    let mut last = String::new();
-    loop {
-        let orgs = audit::orgs(&mut store.reader().await?, &last).await?;
-        let Some(end) = orgs.last() else { return Ok(reports) };
-        last = end.to_string();
-        for org in orgs {
-            reports.push(verify_chain(store, &key, org).await?);
-        }
-    }
-}
-
-async fn verify_chain(store: &Store, key: &hmac::Key, org: OrgId) -> Result<ChainReport, Internal> {
-    // The end first: what is appended from here on lies behind it.
-    let head = audit::head(&mut store.reader().await?, &org).await?;
-    let mut report = ChainReport { org_id: org, entries: 0, hash: String::new(), broken: None };
-    loop {
-        let entries = audit::after(&mut store.reader().await?, &report.org_id, report.entries, 500).await?;
-        if entries.is_empty() {
-            break;
-        }
-        for entry in entries {
-            report.broken = broken(key, &entry, &report);
-            if report.broken.is_some() {
-                return Ok(report);
-            }
-            (report.entries, report.hash) = (entry.seq, entry.hash);
-            if report.entries == head.seq && report.hash != head.hash {
-                report.broken = Some(BrokenLink::Changed { seq: entry.seq });
-                return Ok(report);
-            }
-        }
-    }
-    // What was appended since moved the end as well.
-    let now = audit::head(&mut store.reader().await?, &report.org_id).await?;
-    if report.entries < head.seq || report.entries > now.seq {
-        report.broken = Some(BrokenLink::End { found: report.entries, recorded: now.seq });
-    }
-    Ok(report)
-}
-
-fn broken(key: &hmac::Key, entry: &Entry, before: &ChainReport) -> Option<BrokenLink> {
-    let expected = before.entries.saturating_add(1);
-    if entry.seq != expected {
-        Some(BrokenLink::Missing { seq: expected })
-    } else if entry.previous_hash != before.hash {
-        Some(BrokenLink::Unlinked { seq: entry.seq })
-    } else if link(key, entry) != entry.hash {
-        Some(BrokenLink::Changed { seq: entry.seq })
-    } else {
-        None
-    }
 }
