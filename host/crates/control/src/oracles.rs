@@ -3,7 +3,6 @@
 //! The oracle runs outside of any transaction. What it said is written in one transaction that first makes sure
 //! that this attempt still holds its lease: a late attempt, on this host or another, writes nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_model::{
@@ -157,8 +156,9 @@ impl Control {
                 submitted_at_us,
             },
             limits,
-            config: Arc::new(pin.view.config.clone()),
+            config: pin.view.config.clone(),
             seed: *Sha256::of(seed.as_bytes()).as_bytes(),
+            tenant: job.org_id.as_str().into(),
         })
     }
 

@@ -26,6 +26,14 @@ pub struct Usage {
     pub input_bytes: u64,
     /// What it returned.
     pub output_bytes: u64,
+    /// Bytes sent in outbound requests.
+    pub egress_sent_bytes: u64,
+    /// Bytes received in the answers to them.
+    pub egress_received_bytes: u64,
+    /// Tokens that language models were given.
+    pub llm_input_tokens: u64,
+    /// Tokens that language models answered with.
+    pub llm_output_tokens: u64,
 }
 
 /// A call.
@@ -65,13 +73,13 @@ macro_rules! columns {
     () => {
         "id, org_id, bot_id, bot_version, component_digest, submission_id, outcome, detail, input_digest, output_digest,
         limits, engine, fuel, peak_memory_bytes, wall_us, cpu_us, host_calls, log_bytes, input_bytes, output_bytes,
-        started_at"
+        egress_sent_bytes, egress_received_bytes, llm_input_tokens, llm_output_tokens, started_at"
     };
 }
 
 statements! {
     INSERT = concat!("INSERT INTO invocations (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-        $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)");
+        $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)");
     INSERT_LOGS = "INSERT INTO invocation_logs (invocation_id, org_id, lines) VALUES ($1, $2, $3)";
     GET = concat!("SELECT ", columns!(), " FROM invocations WHERE id = $1");
     LOGS = "SELECT lines FROM invocation_logs WHERE invocation_id = $1";
@@ -108,6 +116,10 @@ pub async fn insert(s: &mut Session, call: &Invocation, lines: &Value) -> Result
         int(usage.log_bytes),
         int(usage.input_bytes),
         int(usage.output_bytes),
+        int(usage.egress_sent_bytes),
+        int(usage.egress_received_bytes),
+        int(usage.llm_input_tokens),
+        int(usage.llm_output_tokens),
         call.started_at,
     ];
     s.execute(INSERT, args).await?;
@@ -170,6 +182,10 @@ fn read(row: &Row) -> Result<Invocation, StoreError> {
             log_bytes: row.count("log_bytes")?,
             input_bytes: row.count("input_bytes")?,
             output_bytes: row.count("output_bytes")?,
+            egress_sent_bytes: row.count("egress_sent_bytes")?,
+            egress_received_bytes: row.count("egress_received_bytes")?,
+            llm_input_tokens: row.count("llm_input_tokens")?,
+            llm_output_tokens: row.count("llm_output_tokens")?,
         },
         started_at: row.time("started_at")?,
     })

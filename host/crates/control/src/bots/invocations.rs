@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::from_row;
-use crate::kv::BotKv;
 use crate::policy::Action;
 use crate::{BotError, Caller, Control, Internal, Page};
 
@@ -36,6 +35,14 @@ pub struct UsageView {
     pub input_bytes: u64,
     /// What it returned.
     pub output_bytes: u64,
+    /// Bytes sent in outbound requests.
+    pub egress_sent_bytes: u64,
+    /// Bytes received in the answers to them.
+    pub egress_received_bytes: u64,
+    /// Tokens that language models were given.
+    pub llm_input_tokens: u64,
+    /// Tokens that language models answered with.
+    pub llm_output_tokens: u64,
 }
 
 /// One call, as it is kept.
@@ -125,22 +132,13 @@ impl Control {
         }
         let invocation_id = InvocationId::new(&*self.clock, &*self.rng);
         let started_at = self.clock.now();
-        let kv = bot.grants.kv.as_ref().map(|grant| {
-            Arc::new(BotKv {
-                store: self.store.clone(),
-                clock: self.clock.clone(),
-                org: caller.org().clone(),
-                bot: bot.bot_id.clone(),
-                quota_bytes: grant.quota_bytes,
-            }) as Arc<dyn ringfence_runtime::KvStore>
-        });
         let call = BotCall {
             digest: bot.component,
             invocation_id: invocation_id.to_string(),
             input: input.get().to_owned(),
             limits: bot.limits.clone(),
-            config: Arc::new(bot.config.clone()),
-            kv,
+            capabilities: Arc::new(self.capabilities(caller.org(), &bot)),
+            tenant: caller.org().as_str().into(),
         };
         let called = self.runtime.call_bot(call).await.map_err(|error| match error {
             CallError::Busy { retry_after_ms } => {
@@ -278,6 +276,10 @@ pub(crate) fn usage_row(usage: &Usage) -> invocations::Usage {
         log_bytes: usage.log_bytes,
         input_bytes: usage.input_bytes,
         output_bytes: usage.output_bytes,
+        egress_sent_bytes: usage.egress_sent_bytes,
+        egress_received_bytes: usage.egress_received_bytes,
+        llm_input_tokens: usage.llm_input_tokens,
+        llm_output_tokens: usage.llm_output_tokens,
     }
 }
 
@@ -306,6 +308,10 @@ impl From<invocations::Usage> for UsageView {
             log_bytes: usage.log_bytes,
             input_bytes: usage.input_bytes,
             output_bytes: usage.output_bytes,
+            egress_sent_bytes: usage.egress_sent_bytes,
+            egress_received_bytes: usage.egress_received_bytes,
+            llm_input_tokens: usage.llm_input_tokens,
+            llm_output_tokens: usage.llm_output_tokens,
         }
     }
 }

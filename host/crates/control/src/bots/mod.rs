@@ -1,5 +1,6 @@
 //! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
 
+mod capabilities;
 mod invocations;
 mod types;
 

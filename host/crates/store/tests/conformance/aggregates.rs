@@ -326,6 +326,10 @@ async fn invocations_and_logs(engine: Engine) {
             log_bytes: 6,
             input_bytes: 7,
             output_bytes: 8,
+            egress_sent_bytes: 9,
+            egress_received_bytes: 10,
+            llm_input_tokens: 11,
+            llm_output_tokens: 12,
         },
         started_at: f.now(),
     };
