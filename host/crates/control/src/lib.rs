@@ -68,6 +68,8 @@ pub struct Settings {
     pub oracle_timeout: Duration,
     /// How many evaluations this host runs at a time.
     pub oracle_concurrency: u32,
+    /// How many of them may be of one org's jobs.
+    pub oracle_concurrency_per_org: u32,
     /// How many requests a minute a principal or an address may make.
     pub rate_limits: RateLimits,
 }
@@ -78,6 +80,7 @@ impl Default for Settings {
             platform_fee: FeeBps::DEFAULT,
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
+            oracle_concurrency_per_org: 2,
             rate_limits: RateLimits::default(),
         }
     }
