@@ -13,6 +13,11 @@ pub(crate) fn runtime(config: RuntimeConfig) -> Runtime {
     Runtime::new(config, Arc::new(NoSource)).expect("the sandbox starts")
 }
 
+/// Whoever does not care who it is.
+pub(crate) fn tenant() -> Arc<str> {
+    "org_test".into()
+}
+
 /// A guest that `scripts/build-guests.sh` has built, by its path without `.wasm`.
 pub(crate) fn built(name: &str) -> Bytes {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).expect("the workspace");
@@ -78,13 +83,13 @@ pub(crate) async fn call_within(wasm: Bytes, input: &str, limits: Limits) -> Inv
 
 /// Prepares a bot, for a call with an empty object.
 pub(crate) async fn prepared(runtime: &Runtime, wasm: Bytes) -> BotCall {
-    let info = runtime.prepare(wasm).await.expect("the component may run");
+    let info = runtime.prepare(wasm, &tenant()).await.expect("the component may run");
     BotCall {
         digest: info.digest,
         invocation_id: "inv_test".to_owned(),
         input: "{}".to_owned(),
         limits: Limits::default(),
         capabilities: Arc::default(),
-        tenant: "org_test".into(),
+        tenant: tenant(),
     }
 }

@@ -21,6 +21,11 @@ fn start(runtime: &Runtime, call: BotCall) -> tokio::task::JoinHandle<Result<Out
     tokio::spawn(async move { runtime.call_bot(call).await.map(|invocation| invocation.outcome) })
 }
 
+/// The same call on behalf of another tenant.
+fn of(call: &BotCall, tenant: &str) -> BotCall {
+    BotCall { tenant: tenant.into(), ..call.clone() }
+}
+
 async fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -93,10 +98,13 @@ async fn the_pool_is_never_short() {
     let echo = prepared(&host, built("echo")).await;
     let trap = BotCall { input: r#""panic""#.to_owned(), ..prepared(&host, built("hostile/trap")).await };
     let calls: Vec<_> = (0..600)
-        .map(|number| match number % 3 {
-            0 => (start(&host, large.clone()), Outcome::Completed),
-            1 => (start(&host, echo.clone()), Outcome::Completed),
-            _ => (start(&host, trap.clone()), Outcome::Trapped),
+        .map(|number: u32| {
+            let (call, outcome) = match number % 3 {
+                0 => (&large, Outcome::Completed),
+                1 => (&echo, Outcome::Completed),
+                _ => (&trap, Outcome::Trapped),
+            };
+            (start(&host, of(call, &format!("org_{}", number % 5))), outcome)
         })
         .collect();
     for (call, outcome) in calls {
