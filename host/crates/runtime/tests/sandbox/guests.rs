@@ -38,6 +38,19 @@ pub(crate) fn bot(fields: &str, body: &str) -> Bytes {
 /// Like [`bot`], with imports: `imports` are fields of the component before the core module, `with` are
 /// arguments of its instantiation.
 pub(crate) fn bot_importing(imports: &str, with: &str, fields: &str, body: &str) -> Bytes {
+    let fields = format!("{fields} {REALLOC}");
+    bot_lifted(imports, with, &fields, body, "")
+}
+
+/// What gives the host room for what it hands over, and never takes any back.
+const REALLOC: &str = r#"(global $next (mut i32) (i32.const 1024))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+        global.get $next
+        (global.set $next (i32.add (global.get $next)
+            (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))"#;
+
+/// Like [`bot_importing`], with a `realloc` of its own among the fields, and more options of `canon lift`.
+pub(crate) fn bot_lifted(imports: &str, with: &str, fields: &str, body: &str, options: &str) -> Bytes {
     wat(&format!(
         r#"(component
             (import "ringfence:guest/types@0.1.0" (instance $types
@@ -50,11 +63,6 @@ pub(crate) fn bot_importing(imports: &str, with: &str, fields: &str, body: &str)
             {imports}
             (core module $main
                 {fields}
-                (global $next (mut i32) (i32.const 1024))
-                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-                    global.get $next
-                    (global.set $next (i32.add (global.get $next)
-                        (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
                 (memory $memory (export "memory") 1)
                 (data (memory $memory) (i32.const 16) "\00\00\00\00\20\00\00\00\02\00\00\00")
                 (data (memory $memory) (i32.const 32) "{{}}")
@@ -63,7 +71,7 @@ pub(crate) fn bot_importing(imports: &str, with: &str, fields: &str, body: &str)
             (core instance $main (instantiate $main {with}))
             (func (export "handle") (param "task" $task) (result (result string (error $failure)))
                 (canon lift (core func $main "handle") (memory (core memory $main "memory"))
-                    (realloc (core func $main "realloc")))))"#
+                    (realloc (core func $main "realloc")) {options})))"#
     ))
 }
 
