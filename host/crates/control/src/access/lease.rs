@@ -8,7 +8,7 @@ use lru::LruCache;
 use super::LEASE;
 
 /// What was read a moment ago. An entry is good for [`LEASE`], counted from before it was read.
-pub(super) struct Leased<K, V>(Mutex<Held<K, V>>);
+pub(crate) struct Leased<K, V>(Mutex<Held<K, V>>);
 
 struct Held<K, V> {
     entries: LruCache<K, (Instant, V)>,
@@ -17,14 +17,14 @@ struct Held<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Leased<K, V> {
-    pub(super) fn new(kept: usize) -> Self {
+    pub(crate) fn new(kept: usize) -> Self {
         let entries = LruCache::new(NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN));
         Self(Mutex::new(Held { entries, forgotten: 0 }))
     }
 
     /// What is known of `key`, read anew if it must be, and since when it is known. What is not there is not remembered: whoever makes keys up must
     /// not push out those of others.
-    pub(super) async fn get<E, F: Future<Output = Result<Option<V>, E>>>(
+    pub(crate) async fn get<E, F: Future<Output = Result<Option<V>, E>>>(
         &self,
         key: &K,
         read: impl FnOnce() -> F,
@@ -54,7 +54,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Leased<K, V> {
         self.held().entries.peek(key).is_some_and(|(read_at, _)| read_at.elapsed() < LEASE)
     }
 
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut held = self.held();
         held.entries.clear();
         held.forgotten = held.forgotten.wrapping_add(1);
