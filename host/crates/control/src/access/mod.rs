@@ -32,6 +32,7 @@ use crate::secrets::{self, MasterKeys};
 use crate::{Caller, Control, Denied, Internal, Origin};
 use jwt::{BadToken, SigningKeys, TokenType};
 use lease::Leased;
+pub(crate) use lease::Renewed;
 use passwords::Passwords;
 
 /// How long a host may go by what it has read of a key, a session or the policies.
