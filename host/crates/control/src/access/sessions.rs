@@ -321,18 +321,9 @@ impl Control {
 
     /// Writes down that somebody who has a token did not know the password.
     async fn record_failed_change(&self, caller: &Caller) {
-        self.record_alone(&Deed {
-            actor: caller.principal(),
-            credential: Some(caller.credential()),
-            org: caller.org(),
-            action: Action::AccountChange.name(),
-            resource: caller.principal(),
-            resource_org: caller.org(),
-            outcome: AuditOutcome::Failed,
-            origin: caller.origin(),
-            detail: json!({}),
-        })
-        .await;
+        let resource = Resource::Caller(caller);
+        let outcome = AuditOutcome::Failed;
+        self.record_alone(&Deed::of(caller, Action::AccountChange, &resource, outcome, json!({}))).await;
     }
 
     /// Who the caller is.
@@ -419,7 +410,7 @@ impl Control {
                 credential: Some(session.id.as_str()),
                 org: &session.org_id,
                 action,
-                resource: session.user_id.as_str(),
+                resource: session.user_id.as_str().into(),
                 resource_org: &session.org_id,
                 outcome,
                 origin,
@@ -438,7 +429,7 @@ impl Control {
             org,
             action: "sessions:login",
             // Not what was typed in: it may be a password.
-            resource: user.map_or("unknown account", |user| user.id.as_str()),
+            resource: user.map_or("unknown account", |user| user.id.as_str()).into(),
             resource_org: org,
             outcome: AuditOutcome::Failed,
             origin,
