@@ -234,8 +234,7 @@ impl Control {
     /// [`KeyError::NotFound`], also for another org's, unless the caller is an admin of the operators.
     pub async fn revoke_key(&self, caller: &Caller, id: &ApiKeyId) -> Result<(), KeyError> {
         let key = keys::get(&mut self.store.reader().await?, id).await?;
-        let key = key.filter(|key| key.org_id == *caller.org() || caller.is_platform());
-        let key = key.ok_or(KeyError::NotFound)?;
+        let key = key.filter(|key| caller.reaches(&key.org_id)).ok_or(KeyError::NotFound)?;
         key.agent_id.as_ref().map_or(Ok(()), |agent| own_agent(caller, agent))?;
         self.permit(caller, Action::KeysRevoke, resource(&key)).await?;
         let mut tx = self.store.begin().await?;
@@ -322,8 +321,7 @@ impl Control {
         limits: KeyLimits,
     ) -> Result<KeyView, KeyError> {
         let key = keys::get(&mut self.store.reader().await?, id).await?;
-        let key = key.filter(|key| key.org_id == *caller.org() || caller.is_platform());
-        let mut key = key.ok_or(KeyError::NotFound)?;
+        let mut key = key.filter(|key| caller.reaches(&key.org_id)).ok_or(KeyError::NotFound)?;
         self.permit(caller, Action::KeysLimit, resource(&key)).await?;
         Checks::of(&limits).done()?;
         (key.reads_per_minute, key.writes_per_minute) = (limits.reads_per_minute, limits.writes_per_minute);

@@ -182,7 +182,7 @@ impl Control {
     /// [`UserError::MoreThanYours`] for a role above the caller's.
     pub async fn create_user(&self, caller: &Caller, new: NewUser) -> Result<UserView, UserError> {
         let org = new.org_id.clone().unwrap_or_else(|| caller.org().clone());
-        if org != *caller.org() && !caller.is_platform() {
+        if !caller.reaches(&org) {
             return Err(UserError::NoSuchOrg);
         }
         self.permit(caller, Action::UsersCreate, Resource::Org(&org)).await?;
@@ -259,7 +259,7 @@ impl Control {
         offset: u32,
     ) -> Result<Page<UserView>, UserError> {
         let org = org.unwrap_or_else(|| caller.org());
-        if org != caller.org() && !caller.is_platform() {
+        if !caller.reaches(org) {
             return Err(UserError::NoSuchOrg);
         }
         self.permit(caller, Action::UsersList, Resource::Org(org)).await?;
@@ -364,7 +364,7 @@ async fn insert_user(tx: &mut Tx, user: &User) -> Result<(), UserError> {
 
 /// The user, if the caller may know of it.
 fn visible(caller: &Caller, user: Option<User>) -> Result<User, UserError> {
-    user.filter(|user| user.org_id == *caller.org() || caller.is_platform()).ok_or(UserError::NotFound)
+    user.filter(|user| caller.reaches(&user.org_id)).ok_or(UserError::NotFound)
 }
 
 /// Nobody gives more than they have, not even where a policy of the operators lets others than admins make users.

@@ -272,7 +272,7 @@ impl Control {
         list: &ListAudit,
     ) -> Result<Vec<AuditEntryView>, AuditError> {
         let org = list.org_id.as_ref().unwrap_or_else(|| caller.org());
-        if org != caller.org() && !caller.is_platform() {
+        if !caller.reaches(org) {
             return Err(AuditError::NoSuchOrg);
         }
         self.permit(caller, Action::AuditRead, Resource::Org(org)).await?;
@@ -300,8 +300,7 @@ fn view(caller: &Caller, entry: Entry) -> Result<AuditEntryView, Internal> {
         action: entry.action,
         resource: entry.resource,
         // Whose an agent or a job is, is nobody's business but the org's own.
-        resource_org_id: Some(entry.resource_org_id)
-            .filter(|org| *org == *caller.org() || caller.is_platform()),
+        resource_org_id: Some(entry.resource_org_id).filter(|org| caller.reaches(org)),
         outcome: entry.outcome,
         request_id: entry.request_id,
         address: entry.address,
