@@ -159,9 +159,13 @@ impl Control {
     }
 
     async fn try_log_in(&self, login: Login, origin: &Origin) -> Result<TokensView, SessionError> {
+        let email = super::users::canonical_email(&login.email);
+        // What cannot be an address is counted as well, but not under all of its characters.
+        let account: String = email.chars().filter(|c| !c.is_control()).take(254).collect();
+        self.limit(Counted::Account(&account), LimitGroup::Logins).await.map_err(SessionError::Limited)?;
         // Another login may have replaced the hash of the same password meanwhile. That happens once.
         for _ in 0..2 {
-            if let Some(tokens) = self.log_in_unless_rehashed(&login, origin).await? {
+            if let Some(tokens) = self.log_in_unless_rehashed(&account, &login.password, origin).await? {
                 return Ok(tokens);
             }
         }
@@ -171,19 +175,13 @@ impl Control {
     /// Logs in; nothing if the password's hash was replaced while the password was tested against it.
     async fn log_in_unless_rehashed(
         &self,
-        login: &Login,
+        account: &str,
+        password: &SecretString,
         origin: &Origin,
     ) -> Result<Option<TokensView>, SessionError> {
-        let email = super::users::canonical_email(&login.email);
-        // What cannot be an address is counted as well, but not under all of its characters.
-        let account: String = email.chars().filter(|c| !c.is_control()).take(254).collect();
-        self.limit(Counted::Account(&account), LimitGroup::Logins).await.map_err(SessionError::Limited)?;
-        let user = {
-            let mut reader = self.store.reader().await?;
-            users::by_email(&mut reader, &account).await?
-        };
+        let user = users::by_email(&mut self.store.reader().await?, account).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
-        let tested = self.access.passwords.test(&login.password, hash, &*self.rng).await?;
+        let tested = self.access.passwords.test(password, hash, &*self.rng).await?;
         let user = match user {
             Some(user) if tested != Tested::Wrong && user.disabled_at.is_none() => user,
             user => {
