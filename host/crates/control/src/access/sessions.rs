@@ -249,7 +249,7 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         if everywhere {
-            sessions::end_of_user(&mut tx, user, EndReason::Logout, None, now).await?;
+            sessions::end_of_user(&mut tx, user, EndReason::Logout, now).await?;
         } else {
             sessions::end(&mut tx, session, EndReason::Logout, now).await?;
         }
@@ -295,7 +295,7 @@ impl Control {
         (current.password_hash, current.updated_at) = (new_hash, now);
         users::update(&mut tx, &current).await?;
         self.confirm(&mut tx, caller).await?;
-        sessions::end_of_user(&mut tx, id, EndReason::Password, None, now).await?;
+        sessions::end_of_user(&mut tx, id, EndReason::Password, now).await?;
         let session = self.new_session(&current);
         sessions::insert(&mut tx, &session, now).await?;
         let detail = json!({ "changed": ["password"], "session": session.id });

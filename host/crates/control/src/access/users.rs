@@ -309,10 +309,10 @@ impl Control {
         if let Some(hash) = new_hash {
             user.password_hash = hash;
             changed.push("password");
-            sessions::end_of_user(&mut tx, id, EndReason::Password, None, now).await?;
+            sessions::end_of_user(&mut tx, id, EndReason::Password, now).await?;
         }
         if user.disabled_at.is_some() {
-            sessions::end_of_user(&mut tx, id, EndReason::Disabled, None, now).await?;
+            sessions::end_of_user(&mut tx, id, EndReason::Disabled, now).await?;
         }
         user.updated_at = now;
         if was_admin && !is_admin(&user) {
@@ -344,7 +344,7 @@ impl Control {
             keep_an_admin(&mut tx, &user.org_id).await?;
         }
         users::delete(&mut tx, id, now).await?;
-        sessions::end_of_user(&mut tx, id, EndReason::Disabled, None, now).await?;
+        sessions::end_of_user(&mut tx, id, EndReason::Disabled, now).await?;
         self.audit_end(&mut tx, caller, Action::UsersDelete, resource, json!({ "role": user.role })).await?;
         tx.commit().await?;
         self.in_force().await;
