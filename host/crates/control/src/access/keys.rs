@@ -293,9 +293,10 @@ impl Control {
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, &found.org_id);
         row.agent_id = Some(agent.clone());
         if let Some(last) = old.last() {
-            (row.name, row.scopes, row.expires_at) = (last.name.clone(), all_scopes(&old), earliest(&old));
-            // A key that ends makes none that outlives it.
-            row.expires_at = [row.expires_at, caller.expires_at()].into_iter().flatten().min();
+            (row.name, row.scopes) = (last.name.clone(), all_scopes(&old));
+            // Nothing is to be had for longer than it was, and a key that ends makes none that outlives it.
+            let ends = old.iter().map(|key| key.expires_at).chain([caller.expires_at()]);
+            row.expires_at = ends.flatten().min();
             (row.reads_per_minute, row.writes_per_minute) = (last.reads_per_minute, last.writes_per_minute);
         }
         // A service key for few things must not come by an agent's key for all of them.
@@ -353,11 +354,6 @@ fn all_scopes(keys: &[Key]) -> Vec<String> {
         scopes().into_iter().filter(|scope| held(scope)).collect()
     };
     held.into_iter().map(str::to_owned).collect()
-}
-
-/// When the first of some keys ends, so that nothing is to be had for longer than it was; never, if none does.
-fn earliest(keys: &[Key]) -> Option<Timestamp> {
-    keys.iter().filter_map(|key| key.expires_at).min()
 }
 
 /// A service key has a role, an agent's key does what agents may.
