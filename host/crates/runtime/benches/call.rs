@@ -85,8 +85,8 @@ fn benchmark(criterion: &mut Criterion) {
         invocation_id: "inv_1".to_owned(),
         input: INPUT.to_owned(),
         limits: Limits::default(),
-        config: Arc::default(),
-        kv: None,
+        capabilities: Arc::default(),
+        tenant: "org_1".into(),
     };
 
     let mut group = criterion.benchmark_group("call");

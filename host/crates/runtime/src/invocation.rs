@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capability::kv::KvStore;
+use crate::capability::Capabilities;
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::logs::LogLine;
@@ -22,10 +22,10 @@ pub struct BotCall {
     pub input: String,
     /// What the call may use; lowered to the host's maximum where it is above.
     pub limits: Limits,
-    /// The configuration values of this bot.
-    pub config: Arc<BTreeMap<String, String>>,
-    /// The bot's key-value store, if it was granted one.
-    pub kv: Option<Arc<dyn KvStore>>,
+    /// What the bot was granted.
+    pub capabilities: Arc<Capabilities>,
+    /// On whose behalf: slots are shared out fairly between tenants.
+    pub tenant: Arc<str>,
 }
 
 /// One call to an oracle. The same call on the same engine version has the same result and uses the same fuel
@@ -41,9 +41,11 @@ pub struct OracleCall {
     /// What the call may use; lowered to the host's maximum where it is above.
     pub limits: Limits,
     /// The configuration values of this oracle.
-    pub config: Arc<BTreeMap<String, String>>,
+    pub config: BTreeMap<String, String>,
     /// The seed of all its randomness.
     pub seed: [u8; 32],
+    /// On whose behalf: slots are shared out fairly between tenants.
+    pub tenant: Arc<str>,
 }
 
 /// A job as its buyer posted it.
@@ -214,6 +216,14 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Bytes of the returned result's or failure's texts.
     pub output_bytes: u64,
+    /// Bytes sent in outbound requests, heads and bodies.
+    pub egress_sent_bytes: u64,
+    /// Bytes received in the answers to them, heads and bodies.
+    pub egress_received_bytes: u64,
+    /// Tokens that language models were given.
+    pub llm_input_tokens: u64,
+    /// Tokens that language models answered with.
+    pub llm_output_tokens: u64,
 }
 
 /// The call could not begin: nothing ran and nothing was used.

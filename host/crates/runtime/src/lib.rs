@@ -14,8 +14,8 @@
 //!         invocation_id: "inv_1".to_owned(),
 //!         input: r#"{"text":"hello"}"#.to_owned(),
 //!         limits: Limits::default(),
-//!         config: Arc::default(),
-//!         kv: None,
+//!         capabilities: Arc::default(),
+//!         tenant: "org_1".into(),
 //!     })
 //!     .await?;
 //! println!("{}: {:?}", invocation.outcome, invocation.output);
@@ -42,6 +42,7 @@ mod runtime;
 mod slots;
 mod state;
 
+pub use capability::Capabilities;
 pub use capability::clock::CLOCK_STEP_NS;
 pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
 pub use child::{CompileLimits, compile_from_stdin};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::bindings::types::Task;
 use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::call;
-use crate::capability::kv::Granted;
+use crate::capability::Capabilities;
 use crate::child::CompileLimits;
 use crate::compile::{Compiler, LoadError, Loader};
 use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
@@ -274,13 +274,15 @@ impl Runtime {
         let Linked::Bot(pre) = &loaded.linked else {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
         };
-        if call.kv.is_none() && loaded.info.capabilities.iter().any(|capability| capability == "kv") {
+        if call.capabilities.kv.is_none()
+            && loaded.info.capabilities.iter().any(|capability| capability == "kv")
+        {
             return Err(CallError::MissingGrant { capability: "kv" });
         }
         let _slot = self.slot().await?;
         let limits = call.limits.clamp_to(&self.0.config.maximum);
         let started = Instant::now();
-        let state = State::new(&limits, Profile::Live, call.config, Granted(call.kv), started);
+        let state = State::new(&limits, Profile::Live, call.capabilities, started);
         let task = Task { id: call.invocation_id, input: call.input };
         call::handle(&self.0.loader.engine, pre, state, &limits, started, task).await
     }
@@ -298,8 +300,9 @@ impl Runtime {
         let _slot = self.slot().await?;
         let limits = call.limits.clamp_to(&self.0.config.maximum);
         let started = Instant::now();
+        let capabilities = Arc::new(Capabilities { config: call.config, ..Capabilities::default() });
         let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
-        let state = State::new(&limits, profile, call.config, Granted(None), started);
+        let state = State::new(&limits, profile, capabilities, started);
         let (job, submission) = (call.job.into(), call.submission.into());
         call::evaluate(&self.0.loader.engine, pre, state, &limits, started, job, submission).await
     }

@@ -1,18 +1,15 @@
 //! What one instance's store holds, and the linkers that connect a guest to it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::Linker;
 use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::bindings;
 use crate::capability::clock::{VirtualClock, make_deterministic};
-use crate::capability::kv::Granted;
+use crate::capability::{Capabilities, clock, config, kv, log};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{Logs, Output, Stream};
 
@@ -46,8 +43,7 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) meter: Meter,
     pub(crate) logs: Logs,
-    pub(crate) config: Arc<BTreeMap<String, String>>,
-    pub(crate) kv: Granted,
+    pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
 }
 
@@ -55,8 +51,7 @@ impl State {
     pub(crate) fn new(
         limits: &Limits,
         profile: Profile,
-        config: Arc<BTreeMap<String, String>>,
-        kv: Granted,
+        capabilities: Arc<Capabilities>,
         started: Instant,
     ) -> Self {
         let logs = Logs::new(started, limits.log_bytes);
@@ -77,7 +72,7 @@ impl State {
         };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
-        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, config, kv, clock }
+        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock }
     }
 
     /// The limit that was passed first, if any was.
@@ -86,7 +81,7 @@ impl State {
     }
 
     /// The state as a host function of ours sees it: being asked for is being called.
-    fn called(&mut self) -> &mut Self {
+    pub(crate) fn called(&mut self) -> &mut Self {
         self.meter.count_host_call();
         self
     }
@@ -135,9 +130,9 @@ pub(crate) fn store(engine: &Engine, state: State, limits: &Limits) -> wasmtime:
 pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    bindings::log::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
-    bindings::config::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
-    bindings::kv::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
+    log::link(&mut linker)?;
+    config::link(&mut linker)?;
+    kv::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -145,10 +140,8 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 pub(crate) fn oracle_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    bindings::log::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
-    bindings::config::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
-    linker.allow_shadowing(true);
-    monotonic_clock::add_to_linker::<_, HasSelf<State>>(&mut linker, State::called)?;
-    linker.allow_shadowing(false);
+    log::link(&mut linker)?;
+    config::link(&mut linker)?;
+    clock::link(&mut linker)?;
     Ok(linker)
 }

@@ -46,6 +46,7 @@ const MIGRATIONS: &[Step] = &[
     portable!(1, "initial", "0001_initial.sql"),
     portable!(2, "access", "0002_access.sql"),
     per_engine!(3, "engine", "0003_engine.sql"),
+    portable!(4, "usage", "0004_usage.sql"),
 ];
 
 /// The names of the files that the steps come from.

@@ -10,12 +10,20 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha20Rng;
-use wasmtime::component::Resource;
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host;
+use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Host};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, Rng, WasiCtxBuilder};
 
 use crate::state::State;
+
+/// Puts the virtual clock in the place of WASI's own, in the linker of those who run deterministically.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<_, HasSelf<State>>(linker, State::called)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
 
 /// What one reading of the monotonic clock adds to it, in nanoseconds.
 pub const CLOCK_STEP_NS: u64 = 1_000_000;
@@ -148,7 +156,6 @@ impl State {
     }
 }
 
-/// Takes the place of WASI's own monotonic clock in the linker for oracles.
 impl Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
         Ok(self.clock.read())

@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::bindings::kv::{Error, Host};
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::kv::{self, Error, Host};
 use crate::state::State;
+
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    kv::add_to_linker::<_, HasSelf<State>>(linker, State::called)
+}
 
 /// Keys are 1 to this many bytes.
 pub const MAX_KEY_BYTES: usize = 256;
@@ -53,7 +59,7 @@ impl From<KvError> for Error {
 /// The store of one call, if `kv` was granted. A component that imports `kv` is not started without one, so
 /// a missing store is a host's mistake.
 #[derive(Clone)]
-pub(crate) struct Granted(pub(crate) Option<Arc<dyn KvStore>>);
+struct Granted(Option<Arc<dyn KvStore>>);
 
 impl Granted {
     fn store(&self, key: &str) -> Result<&dyn KvStore, Error> {
@@ -95,17 +101,17 @@ impl Granted {
 /// threads.
 impl Host for State {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
-        let kv = self.kv.clone();
+        let kv = Granted(self.capabilities.kv.clone());
         Ok(kv.get(&key).await)
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Error>> {
-        let kv = self.kv.clone();
+        let kv = Granted(self.capabilities.kv.clone());
         Ok(kv.set(&key, value).await)
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
-        let kv = self.kv.clone();
+        let kv = Granted(self.capabilities.kv.clone());
         Ok(kv.delete(&key).await)
     }
 
@@ -114,7 +120,7 @@ impl Host for State {
         prefix: String,
         after: Option<String>,
     ) -> wasmtime::Result<Result<Vec<String>, Error>> {
-        let kv = self.kv.clone();
+        let kv = Granted(self.capabilities.kv.clone());
         Ok(kv.list_keys(&prefix, after.as_deref()).await)
     }
 }

@@ -1,8 +1,14 @@
 //! `ringfence:guest/log`: structured logs, kept beside standard output.
 
-use crate::bindings::log::{Host, Level as GuestLevel};
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::log::{self, Host, Level as GuestLevel};
 use crate::logs::Level;
 use crate::state::State;
+
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    log::add_to_linker::<_, HasSelf<State>>(linker, State::called)
+}
 
 impl Host for State {
     fn write(

@@ -1,6 +1,24 @@
-//! What a guest can ask of its host, one file for each interface of `wit/`.
+//! What a guest can ask of its host, one file for each capability.
+//!
+//! A capability has three moments, and its file has a place for each: it is linked once, when the engine starts
+//! (`link`); it is set up for a bot, when the bot is deployed or changed (its part of [`Capabilities`]); and it is made
+//! ready for a call, when [`State`](crate::state::State) is made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kv::KvStore;
 
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod kv;
 pub(crate) mod log;
+
+/// What a bot was granted, set up for its calls. Nothing, unless it is given here.
+#[derive(Clone, Default)]
+pub struct Capabilities {
+    /// What the guest reads through `config`.
+    pub config: BTreeMap<String, String>,
+    /// The bot's key-value store, if it was granted one.
+    pub kv: Option<Arc<dyn KvStore>>,
+}

@@ -1,6 +1,5 @@
 //! Guests, and the host that the tests share.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -85,7 +84,7 @@ pub(crate) async fn prepared(runtime: &Runtime, wasm: Bytes) -> BotCall {
         invocation_id: "inv_test".to_owned(),
         input: "{}".to_owned(),
         limits: Limits::default(),
-        config: Arc::new(BTreeMap::new()),
-        kv: None,
+        capabilities: Arc::default(),
+        tenant: "org_test".into(),
     }
 }

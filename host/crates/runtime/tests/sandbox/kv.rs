@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use ringfence_runtime::{BotCall, CallError, Invocation, KvError, KvStore, Level, Outcome, Stream};
+use ringfence_runtime::{
+    BotCall, CallError, Capabilities, Invocation, KvError, KvStore, Level, Outcome, Stream,
+};
 
 use crate::guests::{RUNTIME, built, prepared};
 
@@ -50,10 +52,10 @@ impl KvStore for Memory {
 
 async fn notes(input: &str, store: &Arc<Memory>, config: &[(&str, &str)]) -> Invocation<String> {
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let capabilities = Capabilities { config, kv: Some(store.clone() as Arc<dyn KvStore>) };
     let call = BotCall {
         input: input.to_owned(),
-        config: Arc::new(config),
-        kv: Some(store.clone() as Arc<dyn KvStore>),
+        capabilities: Arc::new(capabilities),
         ..prepared(&RUNTIME, built("notes")).await
     };
     RUNTIME.call_bot(call).await.unwrap()

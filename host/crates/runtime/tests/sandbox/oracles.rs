@@ -1,7 +1,6 @@
 //! Oracles: verdicts, faults, and the same again for the same submission.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,8 +30,9 @@ async fn oracle_call(wasm: Bytes) -> OracleCall {
             submitted_at_us: SUBMITTED_AT_US,
         },
         limits: Limits::default(),
-        config: Arc::new(BTreeMap::new()),
+        config: BTreeMap::new(),
         seed: [7; 32],
+        tenant: "org_test".into(),
     }
 }
 

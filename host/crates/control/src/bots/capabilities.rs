@@ -1,0 +1,26 @@
+//! What a bot was granted, set up for its calls.
+
+use std::sync::Arc;
+
+use ringfence_model::OrgId;
+use ringfence_runtime::Capabilities;
+
+use super::BotView;
+use crate::Control;
+use crate::kv::BotKv;
+
+impl Control {
+    /// The host's side of a bot's grants.
+    pub(super) fn capabilities(&self, org: &OrgId, bot: &BotView) -> Capabilities {
+        let kv = bot.grants.kv.as_ref().map(|grant| {
+            Arc::new(BotKv {
+                store: self.store.clone(),
+                clock: self.clock.clone(),
+                org: org.clone(),
+                bot: bot.bot_id.clone(),
+                quota_bytes: grant.quota_bytes,
+            }) as Arc<dyn ringfence_runtime::KvStore>
+        });
+        Capabilities { config: bot.config.clone(), kv }
+    }
+}
