@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod oracles;
 mod policy;
+mod recorder;
 mod secrets;
 mod submissions;
 mod worker;
@@ -26,7 +27,8 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{Clock, FeeBps, HostId, Rng};
+use access::Leased;
+use ringfence_model::{BotId, Clock, FeeBps, HostId, Rng};
 use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
@@ -97,6 +99,9 @@ pub struct Control {
     access: Arc<access::Access>,
     policies: Arc<policy::Policies>,
     limits: Arc<limits::Limits>,
+    /// Bots that were called a moment ago.
+    deployed: Arc<Leased<BotId, Arc<bots::Deployed>>>,
+    recorder: Arc<recorder::Recorder>,
     /// Rung when a submission is to be judged, so that this host's worker looks at once.
     evaluation_bell: Arc<Notify>,
     /// Rung when a job is to expire at some time.

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod policies;
 pub mod queue;
 pub mod rates;
+pub mod records;
 pub mod secrets;
 mod session;
 pub mod sessions;

@@ -1,6 +1,7 @@
 //! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
 
 mod capabilities;
+mod deployed;
 mod invocations;
 mod types;
 
@@ -13,8 +14,9 @@ use crate::error::Checks;
 use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
+pub(crate) use deployed::{Deployed, KEPT};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
-pub(crate) use invocations::{lines_row, usage_row};
+pub(crate) use invocations::{lines_text, usage_row};
 pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, NewBot};
 
 impl Control {
@@ -81,7 +83,7 @@ impl Control {
         Ok(Page { items, total: page.total })
     }
 
-    /// Changes a bot. Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
+    /// Changes a bot. Calls that have begun go on with what was, those that begin after the answer see the change; jobs that were funded keep the oracle that they had.
     ///
     /// # Errors
     /// As [`Self::create_bot`], and [`BotError::Changed`] if two changes met.
@@ -128,6 +130,7 @@ impl Control {
         }
         self.audit(&mut tx, caller, Action::BotsUpdate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
+        self.deployment_in_force().await;
         Ok(view)
     }
 
@@ -145,6 +148,7 @@ impl Control {
         self.audit(&mut tx, caller, Action::BotsDelete, Resource::Bot(&bot), json!({ "name": bot.name }))
             .await?;
         tx.commit().await?;
+        self.deployment_in_force().await;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub struct Grants {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct KvGrant {
-    /// What all keys and values together may take, 1 byte to 64 MiB.
+    /// What all entries together may take, 1 byte to 64 MiB: their keys, their values, and 64 bytes for each entry.
     #[garde(custom(within(1..=64 << 20, "must be 1 to 67108864 bytes (64 MiB)")))]
     #[schema(minimum = 1, maximum = 67_108_864)]
     pub quota_bytes: u64,

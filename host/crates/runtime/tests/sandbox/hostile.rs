@@ -405,6 +405,15 @@ impl KvStore for Writes {
         Ok(())
     }
 
+    async fn compare_and_swap(
+        &self,
+        _: &str,
+        _: Option<Vec<u8>>,
+        _: Option<Vec<u8>>,
+    ) -> Result<bool, KvError> {
+        Ok(false)
+    }
+
     async fn list_keys(&self, _: &str, _: Option<&str>, _: u32) -> Result<Vec<String>, KvError> {
         Ok(Vec::new())
     }
