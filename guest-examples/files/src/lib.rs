@@ -45,7 +45,7 @@ fn handle(ask: Ask) -> Result<Answer, Failure> {
         let code = match error.kind() {
             io::ErrorKind::NotFound => "not_found",
             io::ErrorKind::PermissionDenied => "not_permitted",
-            io::ErrorKind::QuotaExceeded => "quota_exceeded",
+            io::ErrorKind::StorageFull => "quota_exceeded",
             _ => "io_error",
         };
         Failure::new(code, format!("{}: {error}", path.display()))

@@ -168,7 +168,7 @@ async fn no_path_leads_out() {
     symlink("../../secret/", data.join("slash")).unwrap();
     let long = format!("/data/{}", "a/".repeat(3000));
     let name = format!("/data/{}", "n".repeat(300));
-    let depth = format!("/data/{}secret", "dir/../".repeat(300));
+    let depth = format!("/data/{}../../secret", "dir/../".repeat(300));
     let paths = [
         "/etc/passwd",
         "/data/../secret",
@@ -265,14 +265,13 @@ async fn things_that_are_no_files_are_left_alone() {
     let pipe = std::process::Command::new("mkfifo").arg(data.join("pipe")).status().unwrap();
     assert!(pipe.success());
     let _socket = std::os::unix::net::UnixListener::bind(data.join("socket")).unwrap();
-    let mut specials = vec!["hard", "pipe", "socket"];
+    symlink("pipe", data.join("link")).unwrap();
+    let mut specials = vec!["link", "hard", "pipe", "socket"];
     // Making a device takes root.
     let device = std::process::Command::new("mknod").arg(data.join("device")).args(["c", "1", "3"]).output().unwrap();
     if device.status.success() {
         specials.push("device");
     }
-    symlink("pipe", data.join("link")).unwrap();
-    specials.push("link");
     for special in specials {
         let path = format!("/data/{special}");
         let said = tried(
@@ -318,7 +317,7 @@ async fn the_quota_holds_whatever_way_a_file_grows() {
         &data,
     )
     .await;
-    let (done, full) = ("ok done", "QuotaExceeded");
+    let (done, full) = ("ok done", "StorageFull");
     assert_eq!(said, [done, full, done, full, full, full, full, full, done, full, done, "ok 1000"]);
 }
 
@@ -337,7 +336,7 @@ async fn room_comes_back_in_every_way() {
     ];
     for way in ways {
         let said = tried(json!([{"try": "write", "path": "/data/a", "bytes": 1000}, fits]), &data).await;
-        assert_eq!(said, ["ok done", "QuotaExceeded"], "{way}");
+        assert_eq!(said, ["ok done", "StorageFull"], "{way}");
         let said = tried(way.clone(), &data).await;
         assert!(said.iter().all(|said| said == "ok done"), "{way}: {said:?}");
         assert_eq!(tried(json!([fits, clear]), &data).await, ["ok done", "ok done"], "{way}");
@@ -353,7 +352,7 @@ async fn room_comes_back_in_every_way() {
         &data,
     )
     .await;
-    assert_eq!(said, ["ok done", "ok done", "ok done", "QuotaExceeded"]);
+    assert_eq!(said, ["ok done", "ok done", "ok done", "StorageFull"]);
 }
 
 #[tokio::test]
@@ -362,7 +361,7 @@ async fn a_file_without_a_name_takes_its_room_until_it_is_closed() {
     let data = volumes.data(1000);
     let other = json!({"try": "write", "path": "/data/b", "bytes": 1000});
     let unlinked = json!({"try": "unlinked", "path": "/data/a", "bytes": 1000, "other": other});
-    assert_eq!(tried_one(unlinked, &data).await, "ok QuotaExceeded");
+    assert_eq!(tried_one(unlinked, &data).await, "ok StorageFull");
     // It is closed by another thread; room comes back a moment after the guest has closed it.
     for _ in 0..500 {
         if tried_one(other.clone(), &data).await == "ok done" {
@@ -384,7 +383,7 @@ async fn the_count_is_made_anew_where_the_folder_is_another() {
     // A second host that starts on the same folder counts what it finds.
     let second = crate::guests::runtime(ringfence_runtime::RuntimeConfig { slots: 2, ..Default::default() });
     let said = with(&second, json!([{"try": "append", "path": "/data/b", "bytes": 1}]), &data).await;
-    assert_eq!(said, ["QuotaExceeded"]);
+    assert_eq!(said, ["StorageFull"]);
 }
 
 async fn with(runtime: &Runtime, tries: Value, directories: &[Directory]) -> Vec<String> {
@@ -414,8 +413,8 @@ async fn parallel_calls_share_one_quota() {
         });
     }
     let said: Vec<String> = calls.join_all().await.into_iter().flatten().collect();
-    assert!(said.iter().all(|said| said == "ok done" || said == "QuotaExceeded"), "{said:?}");
-    assert!(said.iter().any(|said| said == "QuotaExceeded"));
+    assert!(said.iter().all(|said| said == "ok done" || said == "StorageFull"), "{said:?}");
+    assert!(said.iter().any(|said| said == "StorageFull"));
     let taken: u64 =
         fs::read_dir(volumes.volume("data")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(taken <= 100_000, "{taken}");
@@ -429,7 +428,7 @@ async fn parallel_calls_share_one_quota() {
         &data,
     )
     .await;
-    assert_eq!(said, ["QuotaExceeded", "ok done"]);
+    assert_eq!(said, ["StorageFull", "ok done"]);
     let rest = fs::metadata(volumes.volume("data").join("rest")).unwrap().len();
     let said = tried_one(json!({"try": "append", "path": "/data/rest", "bytes": left - rest}), &data).await;
     assert_eq!(said, "ok done");
@@ -456,11 +455,11 @@ async fn entries_and_open_files_are_bounded() {
         &data,
     )
     .await;
-    let full = "QuotaExceeded";
+    let full = "StorageFull";
     let open = format!("ok {MAX_OPEN} then OutOfMemory");
     assert_eq!(
         said,
-        ["ok 3 then QuotaExceeded", full, "ok done", "ok done", full, "ok done", "ok done", open.as_str()]
+        ["ok 3 then StorageFull", full, "ok done", "ok done", full, "ok done", "ok done", open.as_str()]
     );
 }
 
@@ -497,7 +496,7 @@ async fn two_directories_are_two_volumes() {
     assert_eq!(said[0], "ok done");
     assert_eq!(said[1], "CrossesDevices");
     assert!(!said[2].starts_with("ok"), "{said:?}");
-    assert_eq!(said[3..], ["QuotaExceeded", "ok done"]);
+    assert_eq!(said[3..], ["StorageFull", "ok done"]);
 }
 
 /// A volume on a disk that does not answer: a thread that never comes back keeps its permit, its tenant has no more

@@ -160,12 +160,12 @@ impl Named {
 
 impl Account {
     fn room_for_entry(&self) -> Result<(), ErrorCode> {
-        if self.entries < MAX_ENTRIES { Ok(()) } else { Err(ErrorCode::Quota) }
+        if self.entries < MAX_ENTRIES { Ok(()) } else { Err(ErrorCode::InsufficientSpace) }
     }
 
     fn room_for(&self, growth: u64, quota_bytes: u64) -> Result<(), ErrorCode> {
         let fits = growth == 0 || self.bytes.saturating_add(growth) <= quota_bytes;
-        if fits { Ok(()) } else { Err(ErrorCode::Quota) }
+        if fits { Ok(()) } else { Err(ErrorCode::InsufficientSpace) }
     }
 
     /// Takes over how a file has changed, whether it was changed wholly or in part.
