@@ -84,6 +84,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
         rate_limits: config.rate_limits(),
         platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
         oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
+        volumes_dir: Some(config.database.data_dir.join("volumes")),
         ..Settings::default()
     };
     let (control, operator_key) = Control::start(
@@ -122,7 +123,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
     let worker = tokio::spawn(control.clone().work(stopping.clone()));
     let mut stopped = stopping;
-    let server = tokio::spawn(ringfence_api::serve(listener, control, api, async move {
+    let server = tokio::spawn(ringfence_api::serve(listener, control.clone(), api, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
     logging::announce(config.log_format, address);
@@ -142,6 +143,9 @@ async fn run(config: Serve) -> Result<(), Failure> {
     });
     if drained.await.is_err() {
         tracing::warn!("stopped before everything had ended; what was cut off is taken up at the next start");
+    }
+    if tokio::time::timeout(DRAIN, control.settled()).await.is_err() {
+        tracing::warn!("stopped before every call was recorded: the database did not take them");
     }
     store.close().await;
     Ok(())

@@ -247,7 +247,8 @@ async fn a_store_of_its_own(engine: Engine) {
     let call = |client: ringfence_testkit::Client, id: String, input: Value| {
         let key = ada.key.clone();
         async move {
-            client.post(&format!("/bots/{id}/invoke"), &key, &json!({ "input": input })).await.expect(200)
+            let call = json!({ "input": input, "durable": true });
+            client.post(&format!("/bots/{id}/invoke"), &key, &call).await.expect(200)
         }
     };
     let add = |name: &str, text: &str| json!({ "do": "add", "name": name, "text": text });
@@ -264,6 +265,12 @@ async fn a_store_of_its_own(engine: Engine) {
         (Some("failed"), Some("kv_quota_exceeded")),
         "{full}"
     );
+
+    let counts = (0..8).map(|_| call(client.clone(), id.clone(), json!({ "do": "count" })));
+    let counts = futures::future::join_all(counts).await;
+    let mut counts: Vec<_> = counts.iter().map(|call| call["output"]["count"].as_u64().unwrap()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8], "calls that count at the same time");
 
     let other = Market::deploy(
         &client,

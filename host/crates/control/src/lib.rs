@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod oracles;
 mod policy;
+mod recorder;
 mod secrets;
 mod submissions;
 mod worker;
@@ -26,7 +27,8 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{Clock, FeeBps, HostId, Rng};
+use access::Leased;
+use ringfence_model::{BotId, Clock, FeeBps, HostId, Rng};
 use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
@@ -38,7 +40,7 @@ pub use access::{
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
-    BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
+    BotChanges, BotError, BotView, DirectoryAccess, DirectoryGrant, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
     NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
@@ -70,6 +72,8 @@ pub struct Settings {
     pub oracle_concurrency: u32,
     /// How many requests a minute a principal or an address may make.
     pub rate_limits: RateLimits,
+    /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
+    pub volumes_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for Settings {
@@ -79,6 +83,7 @@ impl Default for Settings {
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
             rate_limits: RateLimits::default(),
+            volumes_dir: None,
         }
     }
 }
@@ -94,6 +99,9 @@ pub struct Control {
     access: Arc<access::Access>,
     policies: Arc<policy::Policies>,
     limits: Arc<limits::Limits>,
+    /// Bots that were called a moment ago.
+    deployed: Arc<Leased<BotId, Arc<bots::Deployed>>>,
+    recorder: Arc<recorder::Recorder>,
     /// Rung when a submission is to be judged, so that this host's worker looks at once.
     evaluation_bell: Arc<Notify>,
     /// Rung when a job is to expire at some time.

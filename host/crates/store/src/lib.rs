@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod policies;
 pub mod queue;
 pub mod rates;
+pub mod records;
 pub mod secrets;
 mod session;
 pub mod sessions;
@@ -68,6 +69,9 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         users::STATEMENTS,
     ]
     .concat()
+    .into_iter()
+    .chain(records::statements())
+    .collect()
 }
 
 /// Why the database did not do what it was asked.

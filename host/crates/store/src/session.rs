@@ -51,6 +51,11 @@ impl From<&String> for Arg {
         Self::Text(Some(value.clone()))
     }
 }
+impl From<&std::sync::Arc<str>> for Arg {
+    fn from(value: &std::sync::Arc<str>) -> Self {
+        Self::Text(Some(value.as_ref().to_owned()))
+    }
+}
 impl From<String> for Arg {
     fn from(value: String) -> Self {
         Self::Text(Some(value))

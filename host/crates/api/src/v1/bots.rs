@@ -235,6 +235,10 @@ struct Invoke {
     /// What the bot is given: any JSON.
     #[schema(value_type = Value)]
     input: Box<RawValue>,
+    /// Whether to answer only when the record of the call is safe on disk. Otherwise the answer comes with the end of the
+    /// call, and a crash of the host in the moments after it may lose the record, never what the call has done.
+    #[serde(default)]
+    durable: bool,
 }
 
 /// Call a bot
@@ -257,7 +261,8 @@ async fn invoke(
     JsonBody(call): JsonBody<Invoke>,
 ) -> Result<Json<InvokedBot>, Problem> {
     let control = app.control.clone();
-    Ok(Json(detached(async move { control.invoke_bot(&caller, &id, &call.input).await }).await?))
+    let Invoke { input, durable } = call;
+    Ok(Json(detached(async move { control.invoke_bot(&caller, &id, &input, durable).await }).await?))
 }
 
 /// List a bot's calls

@@ -1,6 +1,8 @@
 //! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
 
 mod capabilities;
+mod deployed;
+mod directories;
 mod invocations;
 mod types;
 
@@ -13,8 +15,10 @@ use crate::error::Checks;
 use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
+pub(crate) use deployed::{Deployed, KEPT};
+pub use directories::{DirectoryAccess, DirectoryGrant};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
-pub(crate) use invocations::{lines_row, usage_row};
+pub(crate) use invocations::{lines_text, usage_row};
 pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, NewBot};
 
 impl Control {
@@ -81,7 +85,7 @@ impl Control {
         Ok(Page { items, total: page.total })
     }
 
-    /// Changes a bot. Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
+    /// Changes a bot. Calls that have begun go on with what was, those that begin after the answer see the change; jobs that were funded keep the oracle that they had.
     ///
     /// # Errors
     /// As [`Self::create_bot`], and [`BotError::Changed`] if two changes met.
@@ -128,10 +132,11 @@ impl Control {
         }
         self.audit(&mut tx, caller, Action::BotsUpdate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
+        self.deployment_in_force().await;
         Ok(view)
     }
 
-    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free.
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes are removed.
     ///
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
@@ -145,6 +150,8 @@ impl Control {
         self.audit(&mut tx, caller, Action::BotsDelete, Resource::Bot(&bot), json!({ "name": bot.name }))
             .await?;
         tx.commit().await?;
+        self.deployment_in_force().await;
+        self.remove_volumes(id).await;
         Ok(())
     }
 
@@ -162,6 +169,16 @@ impl Control {
             bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
             "grants.kv",
             "an oracle judges without a key-value store: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || bot.kind == ComponentKind::Bot,
+            "grants.directories",
+            "an oracle judges without directories: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
+            "grants.directories",
+            "this host has no folder for volumes",
         );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());

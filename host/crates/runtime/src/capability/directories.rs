@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
@@ -101,14 +101,10 @@ pub(crate) struct Directories {
 }
 
 impl Directories {
-    /// None at all.
+    /// None at all, as most calls have.
     pub(crate) fn none() -> Self {
-        Self {
-            mounted: Vec::new(),
-            permits: Permits(Arc::new(Semaphore::new(1))),
-            open: Arc::new(Semaphore::new(0)),
-            listed_bytes: 0,
-        }
+        static NONE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(0)));
+        Self { mounted: Vec::new(), permits: Permits(NONE.clone()), open: NONE.clone(), listed_bytes: 0 }
     }
 }
 
@@ -183,5 +179,5 @@ impl Volumes {
     }
 }
 
-/// What a folder is called while it is being removed.
-const REMOVED_PREFIX: &str = ".removed-";
+/// What the name of a folder begins with while it is being removed.
+pub const REMOVED_PREFIX: &str = ".removed-";

@@ -1,14 +1,15 @@
 //! What is written is read back, and every change of state says whether its guard held.
 
 use ringfence_model::*;
+use ringfence_store::StoreError;
 use ringfence_store::accounts;
 use ringfence_store::bots::{self, BotFilter};
 use ringfence_store::components::{self, ComponentKind};
 use ringfence_store::invocations::{self, Invocation, Usage};
 use ringfence_store::jobs::{self, JobFilter, JobSort};
 use ringfence_store::outbox::{self, Event};
+use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement};
-use ringfence_store::{StoreError, kv};
 use ringfence_testkit::{Engine, on_both_engines};
 use serde_json::json;
 
@@ -18,12 +19,12 @@ on_both_engines!(
     orgs_and_agents,
     components_are_an_orgs_own,
     bots_by_name_and_version,
-    a_bots_store_has_a_quota,
     jobs_change_state_once,
     jobs_are_listed,
     claims_and_attempts,
     one_submission_wins,
     invocations_and_logs,
+    calls_are_recorded_by_the_hundred,
     events_in_order,
     what_is_not_committed_is_not_there
 );
@@ -92,37 +93,6 @@ async fn bots_by_name_and_version(engine: Engine) {
     let mut tx = f.tx().await;
     let taken = bots::Bot { id: BotId::new(&f.clock, &f.rng), ..changed };
     assert!(matches!(bots::insert(&mut tx, &taken).await, Err(StoreError::Conflict(_))));
-}
-
-async fn a_bots_store_has_a_quota(engine: Engine) {
-    let f = Fixture::new(engine).await;
-    let (org, bot) = (&f.buyer.org_id, &f.oracle.id);
-    let mut tx = f.tx().await;
-    assert!(kv::set(&mut tx, org, bot, b"a", &[0, 255, 7], 10, f.now()).await.unwrap());
-    assert!(kv::set(&mut tx, org, bot, b"ab", b"1234", 10, f.now()).await.unwrap(), "4 + 6 = 10");
-    assert!(!kv::set(&mut tx, org, bot, b"c", b"", 10, f.now()).await.unwrap(), "one byte too many");
-    assert!(
-        kv::set(&mut tx, org, bot, b"ab", b"12", 10, f.now()).await.unwrap(),
-        "what is replaced does not count"
-    );
-    assert!(kv::set(&mut tx, org, bot, "ü".as_bytes(), b"", 10, f.now()).await.unwrap());
-    assert_eq!(kv::get(&mut tx, bot, b"a").await.unwrap(), Some(vec![0, 255, 7]));
-    assert_eq!(kv::get(&mut tx, bot, b"c").await.unwrap(), None);
-    let keys = |prefix: &'static [u8], after: Option<&'static [u8]>, limit| (prefix, after, limit);
-    for ((prefix, after, limit), expected) in [
-        (keys(b"", None, 10), vec!["a", "ab", "ü"]),
-        (keys(b"a", None, 10), vec!["a", "ab"]),
-        (keys(b"", Some(b"a"), 10), vec!["ab", "ü"]),
-        (keys(b"", None, 1), vec!["a"]),
-        (keys(b"b", None, 10), vec![]),
-    ] {
-        let found = kv::list_keys(&mut tx, bot, prefix, after, limit).await.unwrap();
-        let found: Vec<_> = found.into_iter().map(|key| String::from_utf8(key).unwrap()).collect();
-        assert_eq!(found, expected);
-    }
-    kv::delete(&mut tx, bot, b"a").await.unwrap();
-    kv::delete(&mut tx, bot, b"a").await.unwrap();
-    assert_eq!(kv::get(&mut tx, bot, b"a").await.unwrap(), None);
 }
 
 async fn jobs_change_state_once(engine: Engine) {
@@ -304,45 +274,64 @@ async fn one_submission_wins(engine: Engine) {
 
 async fn invocations_and_logs(engine: Engine) {
     let f = Fixture::new(engine).await;
-    let call = Invocation {
-        id: InvocationId::new(&f.clock, &f.rng),
-        org_id: f.buyer.org_id.clone(),
-        bot_id: f.oracle.id.clone(),
-        bot_version: 3,
-        component_digest: f.oracle.component_digest,
-        submission_id: None,
-        outcome: "completed".to_owned(),
-        detail: None,
-        input_digest: Sha256::of(b"in"),
-        output_digest: Some(Sha256::of(b"out")),
-        limits: json!({ "fuel": 9 }),
-        engine: "e".to_owned(),
-        usage: Usage {
-            fuel: 1,
-            peak_memory_bytes: 2,
-            wall_us: 3,
-            cpu_us: 4,
-            host_calls: 5,
-            log_bytes: 6,
-            input_bytes: 7,
-            output_bytes: 8,
-            egress_sent_bytes: 9,
-            egress_received_bytes: 10,
-            llm_input_tokens: 11,
-            llm_output_tokens: 12,
-        },
-        started_at: f.now(),
-    };
+    let call = f.call();
     let mut tx = f.tx().await;
-    invocations::insert(&mut tx, &call, &json!([{ "message": "m" }])).await.unwrap();
+    let lines = Some(r#"[{"message":"m"}]"#.to_owned());
+    records::insert(&mut tx, &[Record { call: call.clone(), lines }]).await.unwrap();
     assert_eq!(invocations::get(&mut tx, &call.id).await.unwrap().as_ref(), Some(&call));
     assert_eq!(invocations::logs(&mut tx, &call.id).await.unwrap(), Some(json!([{ "message": "m" }])));
     f.tick();
     let silent = Invocation { id: InvocationId::new(&f.clock, &f.rng), started_at: f.now(), ..call.clone() };
-    invocations::insert(&mut tx, &silent, &json!([])).await.unwrap();
+    records::insert(&mut tx, &[Record { call: silent.clone(), lines: None }]).await.unwrap();
     assert_eq!(invocations::logs(&mut tx, &silent.id).await.unwrap(), None);
     let page = invocations::list(&mut tx, &f.oracle.id, 1, 0).await.unwrap();
     assert_eq!((page.total, page.items), (2, vec![silent]));
+}
+
+/// More than one statement of each size is needed for, on two days; the second lot is added to the first.
+async fn calls_are_recorded_by_the_hundred(engine: Engine) {
+    const LOT: u64 = 64 + 2 * 8 + 3;
+    let f = Fixture::new(engine).await;
+    let lot = |lot: u64| -> Vec<Record> {
+        let record = |number: u64| {
+            let id = InvocationId::new(&f.clock, &f.rng);
+            let next_day = if number < 3 { 86_400_000_000 } else { 0 };
+            let started_at = Timestamp::from_micros(f.now().as_micros() + next_day);
+            let outcome = if number == 0 { "failed" } else { "completed" }.to_owned();
+            let usage = Usage { fuel: 10, peak_memory_bytes: lot * 1000 + number, ..Usage::default() };
+            let lines = (number % 2 == 0).then(|| format!(r#"[{{"message":"{number}"}}]"#));
+            Record { call: Invocation { id, started_at, outcome, usage, ..f.call() }, lines }
+        };
+        (0..LOT).map(record).collect()
+    };
+    let (first, second) = (lot(1), lot(2));
+    for lot in [&first, &second] {
+        let mut tx = f.tx().await;
+        records::insert(&mut tx, lot).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut reader = f.reader().await;
+    for (number, record) in first.iter().chain(&second).enumerate() {
+        assert_eq!(
+            invocations::get(&mut reader, &record.call.id).await.unwrap().as_ref(),
+            Some(&record.call)
+        );
+        let lines = invocations::logs(&mut reader, &record.call.id).await.unwrap();
+        assert_eq!(lines.map(|lines| lines.to_string()), record.lines, "{number}");
+    }
+    let is_so = async |day: &str, sums: &str| {
+        let sql = format!(
+            "UPDATE usage_by_day SET calls = calls WHERE day {day} {} AND {sums}",
+            f.now().as_micros()
+        );
+        assert_eq!(f.database.meddle(&sql).await.unwrap(), 1, "{sums}");
+    };
+    let (calls, top) = (2 * (LOT - 3), 2000 + LOT - 1);
+    let today =
+        format!("calls = {calls} AND completed = {calls} AND fuel = {calls}0 AND peak_memory_bytes = {top}");
+    is_so("<=", &today).await;
+    is_so(">", "calls = 6 AND completed = 4 AND fuel = 60 AND peak_memory_bytes = 2002 AND wall_us = 0")
+        .await;
 }
 
 async fn events_in_order(engine: Engine) {
