@@ -52,7 +52,9 @@ async fn files_live_as_long_as_their_bot(engine: Engine) {
     assert_eq!(output(&client, &ada, &bot, read.clone()).await, json!({ "text": "kept" }));
 
     // Another bot of the same owner with the same grants has volumes of its own.
-    let other = Market::deploy(&client, &ada, "files", json!({ "name": "other", "grants": data(1000)["grants"] })).await;
+    let other =
+        Market::deploy(&client, &ada, "files", json!({ "name": "other", "grants": data(1000)["grants"] }))
+            .await;
     let listed = output(&client, &ada, &other, json!({ "do": "list", "path": "/data" })).await;
     assert_eq!(listed, json!({ "entries": [] }));
     let reach = json!({ "do": "read", "path": format!("/data/../../{bot}/data/a/kept.txt") });
@@ -63,7 +65,9 @@ async fn files_live_as_long_as_their_bot(engine: Engine) {
     assert!(!volumes.join(&bot).exists());
     assert!(volumes.join(&other).exists());
     let unknown = volumes.join("bot_01890000000070008000000000000000");
-    for left in [volumes.join(&bot).join("data/left"), volumes.join(format!(".removed-{bot}/data")), unknown.clone()] {
+    for left in
+        [volumes.join(&bot).join("data/left"), volumes.join(format!(".removed-{bot}/data")), unknown.clone()]
+    {
         std::fs::create_dir_all(left).unwrap();
     }
     host.restart().await;
@@ -96,7 +100,8 @@ async fn grants_of_directories_are_checked() {
     refused(json!([grant("data", "data", "read_only", 1)]), &format!("{element}.path")).await;
     refused(json!([grant("data", "/a/../b", "read_only", 1)]), &format!("{element}.path")).await;
     refused(json!([grant("data", "/data", "read_only", 0)]), &format!("{element}.quota_bytes")).await;
-    refused(json!([grant("data", "/data", "read_only", (1 << 30) + 1)]), &format!("{element}.quota_bytes")).await;
+    refused(json!([grant("data", "/data", "read_only", (1 << 30) + 1)]), &format!("{element}.quota_bytes"))
+        .await;
     let twice = json!([grant("a", "/data", "read_only", 1), grant("b", "/data/in", "read_only", 1)]);
     refused(twice, "grants.directories").await;
     let oracle = client.upload(&ada.key, guest("hostile/oracle-accept")).await.expect(201)["digest"].clone();
@@ -117,6 +122,9 @@ async fn parallel_calls_of_a_bot_share_its_quota() {
         invoke(&client, &ada, &bot, Value::Array(vec![append; 10]))
     };
     let (one, other) = tokio::join!(appends("one"), appends("other"));
-    let done = [one, other].iter().flat_map(|called| called["output"].as_array().unwrap().clone()).filter(|said| said == "ok done");
+    let done = [one, other]
+        .iter()
+        .flat_map(|called| called["output"].as_array().unwrap().clone())
+        .filter(|said| said == "ok done");
     assert_eq!(done.count(), 14, "14 × 700 fit into 10,000 bytes");
 }

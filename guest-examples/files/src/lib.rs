@@ -39,7 +39,9 @@ struct Entry {
 #[ringfence::bot]
 fn handle(ask: Ask) -> Result<Answer, Failure> {
     let path = match &ask {
-        Ask::Write { path, .. } | Ask::Read { path } | Ask::List { path } | Ask::Delete { path } => path.clone(),
+        Ask::Write { path, .. } | Ask::Read { path } | Ask::List { path } | Ask::Delete { path } => {
+            path.clone()
+        }
     };
     carry_out(ask).map_err(|error| {
         let code = match error.kind() {
@@ -64,7 +66,11 @@ fn carry_out(ask: Ask) -> io::Result<Answer> {
         Ask::Read { path } => fs::read_to_string(path).map(Answer::Text),
         Ask::List { path } => entries(&path).map(Answer::Entries),
         Ask::Delete { path } => {
-            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            if path.is_dir() {
+                fs::remove_dir_all(path)?
+            } else {
+                fs::remove_file(path)?
+            }
             Ok(Answer::Deleted)
         }
     }
@@ -90,7 +96,10 @@ mod tests {
     fn what_was_written_is_listed_read_and_deleted() {
         let folder = std::env::temp_dir().join(format!("files-{}", std::process::id()));
         let path = folder.join("a/b.txt");
-        assert_eq!(handle(Ask::Write { path: path.clone(), text: "text".to_owned() }), Ok(Answer::Written { bytes: 4 }));
+        assert_eq!(
+            handle(Ask::Write { path: path.clone(), text: "text".to_owned() }),
+            Ok(Answer::Written { bytes: 4 })
+        );
         assert_eq!(handle(Ask::Read { path: path.clone() }), Ok(Answer::Text("text".to_owned())));
         let listed = handle(Ask::List { path: folder.join("a") });
         assert_eq!(listed, Ok(Answer::Entries(vec![Entry { name: "b.txt".to_owned(), bytes: Some(4) }])));

@@ -13,33 +13,92 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 #[serde(tag = "try", rename_all = "snake_case")]
 enum Try {
-    Read { path: String },
-    Write { path: String, bytes: usize },
-    WriteAt { path: String, offset: u64, bytes: usize },
-    Append { path: String, bytes: usize },
-    SetLen { path: String, bytes: u64 },
-    Truncate { path: String },
-    List { path: String },
-    Stat { path: String },
-    Lstat { path: String },
-    Touch { path: String },
-    Mkdir { path: String },
-    Rmdir { path: String },
-    Remove { path: String },
-    Rename { path: String, to: String },
-    Link { path: String, to: String },
-    Symlink { path: String, to: String },
-    Readlink { path: String },
+    Read {
+        path: String,
+    },
+    Write {
+        path: String,
+        bytes: usize,
+    },
+    WriteAt {
+        path: String,
+        offset: u64,
+        bytes: usize,
+    },
+    Append {
+        path: String,
+        bytes: usize,
+    },
+    SetLen {
+        path: String,
+        bytes: u64,
+    },
+    Truncate {
+        path: String,
+    },
+    List {
+        path: String,
+    },
+    Stat {
+        path: String,
+    },
+    Lstat {
+        path: String,
+    },
+    Touch {
+        path: String,
+    },
+    Mkdir {
+        path: String,
+    },
+    Rmdir {
+        path: String,
+    },
+    Remove {
+        path: String,
+    },
+    Rename {
+        path: String,
+        to: String,
+    },
+    Link {
+        path: String,
+        to: String,
+    },
+    Symlink {
+        path: String,
+        to: String,
+    },
+    Readlink {
+        path: String,
+    },
     /// Writes a file, takes away its name, and then tries `other` while it is still open.
-    Unlinked { path: String, bytes: usize, other: Box<Try> },
+    Unlinked {
+        path: String,
+        bytes: usize,
+        other: Box<Try>,
+    },
     /// Folders in one another, each made in the one before.
-    Deep { path: String, levels: usize },
+    Deep {
+        path: String,
+        levels: usize,
+    },
     /// Opens a file as often as it can, up to a number of times.
-    OpenMany { path: String, times: usize },
+    OpenMany {
+        path: String,
+        times: usize,
+    },
     /// Makes empty files until it cannot, or there are so many.
-    MakeMany { path: String, times: usize },
+    MakeMany {
+        path: String,
+        times: usize,
+    },
     /// Writes without a read, an end, or anybody who waits.
-    Flood { path: String, times: usize, bytes: usize },
+    Flood {
+        path: String,
+        times: usize,
+        bytes: usize,
+    },
 }
 
 #[ringfence::bot]
@@ -82,7 +141,9 @@ fn some(bytes: usize) -> Vec<u8> {
 
 fn carry_out(attempt: Try) -> io::Result<String> {
     match attempt {
-        Try::Read { path } => fs::read(path).map(|data| String::from_utf8_lossy(&data).chars().take(100).collect()),
+        Try::Read { path } => {
+            fs::read(path).map(|data| String::from_utf8_lossy(&data).chars().take(100).collect())
+        }
         Try::Write { path, bytes } => made(fs::write(path, some(bytes))),
         Try::WriteAt { path, offset, bytes } => {
             let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;

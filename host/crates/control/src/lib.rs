@@ -40,8 +40,8 @@ pub use access::{
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
-    BotChanges, BotError, BotView, DirectoryAccess, DirectoryGrant, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
-    NewBot, UsageView,
+    BotChanges, BotError, BotView, DirectoryAccess, DirectoryGrant, Grants, InvocationView, InvokedBot,
+    KvGrant, ListBots, LogLineView, NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{ComponentError, ComponentView, StoredComponents, Upload};

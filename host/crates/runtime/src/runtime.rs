@@ -217,7 +217,13 @@ impl Runtime {
         };
         let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
         let slots = Slots::new(config.slots, config.queue_length, queue_timeout);
-        Ok(Self(Arc::new(Inner { loader: Arc::new(loader), slots, volumes: Volumes::default(), source, config })))
+        Ok(Self(Arc::new(Inner {
+            loader: Arc::new(loader),
+            slots,
+            volumes: Volumes::default(),
+            source,
+            config,
+        })))
     }
 
     /// What this host runs guests with. Part of a receipt: fuel is comparable only under the same engine.

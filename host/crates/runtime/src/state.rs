@@ -75,7 +75,15 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
         let directories = Directories::none();
-        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock, directories }
+        Self {
+            wasi: builder.build(),
+            table,
+            meter: Meter::new(limits),
+            logs,
+            capabilities,
+            clock,
+            directories,
+        }
     }
 
     /// The limit that was passed first, if any was.

@@ -79,7 +79,8 @@ pub(super) fn directories(granted: &[DirectoryGrant], (): &()) -> garde::Result 
     for (number, one) in granted.iter().enumerate() {
         for other in granted.iter().skip(number + 1) {
             require(one.volume != other.volume, format!("must not have the volume `{}` twice", one.volume))?;
-            let apart = !Path::new(&one.path).starts_with(&other.path) && !Path::new(&other.path).starts_with(&one.path);
+            let apart = !Path::new(&one.path).starts_with(&other.path)
+                && !Path::new(&other.path).starts_with(&one.path);
             let message = format!("must not have one path in another: `{}` and `{}`", one.path, other.path);
             require(apart, message)?;
         }
@@ -171,7 +172,9 @@ mod tests {
             assert!(guest_path(path, &()).is_ok(), "{path}");
         }
         let long = format!("/{}", "a".repeat(255));
-        for path in ["", "/", "data", "/data/", "//data", "/a//b", "/..", "/a/../b", "/a/.", "/ä", "/a\0", &long] {
+        for path in
+            ["", "/", "data", "/data/", "//data", "/a//b", "/..", "/a/../b", "/a/.", "/ä", "/a\0", &long]
+        {
             assert!(guest_path(path, &()).is_err(), "{path:?}");
         }
     }

@@ -79,7 +79,10 @@ pub(crate) struct Permits(Arc<Semaphore>);
 impl Permits {
     /// Does something that blocks on a thread that may, when there is a permit for it. Dropping the future takes back
     /// what has not begun; what has begun goes on and has its permit until it is done.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorCode> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ErrorCode> {
         let permit = self.0.clone().acquire_owned().await.map_err(|_| ErrorCode::Io)?;
         let thread = tokio::task::spawn_blocking(move || {
             let done = work();
@@ -122,7 +125,8 @@ impl Volumes {
             return Ok(Directories::none());
         }
         let permits = self.permits(tenant);
-        let wanted: Vec<_> = directories.iter().map(|wanted| (wanted.clone(), self.volume(&wanted.volume))).collect();
+        let wanted: Vec<_> =
+            directories.iter().map(|wanted| (wanted.clone(), self.volume(&wanted.volume))).collect();
         let mounting = permits.run(move || {
             let mount = |(wanted, volume): (Directory, Arc<Volume>)| {
                 let node = volume.mount(&wanted).map_err(|error| {

@@ -8,8 +8,9 @@ use wasmtime_wasi::OpenMode;
 use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::bindings::filesystem::preopens;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
-    Filesize, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
+    self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream,
+    ErrorCode, Filesize, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp,
+    OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
@@ -49,7 +50,10 @@ impl State {
 impl preopens::Host for State {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         let mounted = self.directories.mounted.clone();
-        mounted.into_iter().map(|(path, node)| Ok((Resource::new_own(self.table.push(node)?.rep()), path))).collect()
+        mounted
+            .into_iter()
+            .map(|(path, node)| Ok((Resource::new_own(self.table.push(node)?.rep()), path)))
+            .collect()
     }
 }
 
@@ -58,7 +62,10 @@ impl types::Host for State {
         error.downcast()
     }
 
-    fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+    fn filesystem_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
         Ok(self.table.get(&error)?.downcast_ref::<ErrorCode>().copied())
     }
 }
@@ -117,7 +124,12 @@ impl HostDescriptor for State {
         Ok((data.into(), at_end))
     }
 
-    async fn write(&mut self, fd: Resource<Descriptor>, data: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
+    async fn write(
+        &mut self,
+        fd: Resource<Descriptor>,
+        data: Vec<u8>,
+        offset: Filesize,
+    ) -> FsResult<Filesize> {
         self.work(&fd, move |node| Ok(node.write(&data, Some(offset))?)).await
     }
 
@@ -140,7 +152,12 @@ impl HostDescriptor for State {
         self.work(&fd, |node| delegate([&node.descriptor], async |wasi, [fd]| wasi.stat(fd).await)).await
     }
 
-    async fn stat_at(&mut self, fd: Resource<Descriptor>, follow: PathFlags, path: String) -> FsResult<DescriptorStat> {
+    async fn stat_at(
+        &mut self,
+        fd: Resource<Descriptor>,
+        follow: PathFlags,
+        path: String,
+    ) -> FsResult<DescriptorStat> {
         check_path(&path)?;
         let stat = move |node: &Node| {
             delegate([&node.descriptor], async |wasi, [fd]| wasi.stat_at(fd, follow, path).await)
@@ -199,7 +216,8 @@ impl HostDescriptor for State {
 
     async fn readlink_at(&mut self, fd: Resource<Descriptor>, path: String) -> FsResult<String> {
         check_path(&path)?;
-        let read = |node: &Node| delegate([&node.descriptor], async |wasi, [fd]| wasi.readlink_at(fd, path).await);
+        let read =
+            |node: &Node| delegate([&node.descriptor], async |wasi, [fd]| wasi.readlink_at(fd, path).await);
         self.work(&fd, read).await
     }
 
@@ -227,14 +245,22 @@ impl HostDescriptor for State {
         self.work(&fd, |node| node.unlink(path)).await
     }
 
-    fn read_via_stream(&mut self, fd: Resource<Descriptor>, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
+    fn read_via_stream(
+        &mut self,
+        fd: Resource<Descriptor>,
+        offset: Filesize,
+    ) -> FsResult<Resource<DynInputStream>> {
         let node = self.node(&fd)?;
         node.file(OpenMode::READ)?;
         let stream: DynInputStream = Box::new(FileInput::new(node, self.directories.permits.clone(), offset));
         Ok(self.table.push(stream)?)
     }
 
-    fn write_via_stream(&mut self, fd: Resource<Descriptor>, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
+    fn write_via_stream(
+        &mut self,
+        fd: Resource<Descriptor>,
+        offset: Filesize,
+    ) -> FsResult<Resource<DynOutputStream>> {
         self.output(&fd, Some(offset))
     }
 
@@ -257,7 +283,8 @@ impl HostDescriptor for State {
     }
 
     async fn metadata_hash(&mut self, fd: Resource<Descriptor>) -> FsResult<MetadataHashValue> {
-        self.work(&fd, |node| delegate([&node.descriptor], async |wasi, [fd]| wasi.metadata_hash(fd).await)).await
+        self.work(&fd, |node| delegate([&node.descriptor], async |wasi, [fd]| wasi.metadata_hash(fd).await))
+            .await
     }
 
     async fn metadata_hash_at(
@@ -291,11 +318,16 @@ impl HostDirectoryEntryStream for State {
 }
 
 impl State {
-    fn output(&mut self, fd: &Resource<Descriptor>, position: Option<u64>) -> FsResult<Resource<DynOutputStream>> {
+    fn output(
+        &mut self,
+        fd: &Resource<Descriptor>,
+        position: Option<u64>,
+    ) -> FsResult<Resource<DynOutputStream>> {
         let node = self.node(fd)?;
         node.may_change()?;
         node.file(OpenMode::WRITE)?;
-        let stream: DynOutputStream = Box::new(FileOutput::new(node, self.directories.permits.clone(), position));
+        let stream: DynOutputStream =
+            Box::new(FileOutput::new(node, self.directories.permits.clone(), position));
         Ok(self.table.push(stream)?)
     }
 }

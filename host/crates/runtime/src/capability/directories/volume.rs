@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi::filesystem::{Descriptor, Dir};
+use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, HostDescriptor as _, OpenFlags, PathFlags,
 };
-use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::{FsPerms, OpenMode};
 
-use super::{Access, Directory, MAX_ENTRIES, wasi, walk};
+use super::{Access, Directory, MAX_ENTRIES, walk, wasi};
 
 /// The longest path that a guest can name, in bytes: what Linux allows.
 const MAX_PATH_BYTES: usize = 4096;
@@ -101,11 +101,8 @@ impl Volume {
             Access::ReadOnly => (FsPerms::ReadOnly, OpenMode::READ),
             Access::ReadWrite => (FsPerms::ReadWrite, OpenMode::READ | OpenMode::WRITE),
         };
-        let mount = Mount {
-            volume: self.clone(),
-            access: directory.access,
-            quota_bytes: directory.quota_bytes,
-        };
+        let mount =
+            Mount { volume: self.clone(), access: directory.access, quota_bytes: directory.quota_bytes };
         Ok(Node {
             descriptor: Descriptor::Dir(Dir::new(folder, perms, mode, true)),
             mount: Arc::new(mount),

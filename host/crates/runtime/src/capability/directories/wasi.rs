@@ -70,7 +70,8 @@ pub(super) fn stat(dir: &Descriptor, follow: PathFlags, path: &str) -> FsResult<
 /// Tells the file at a path from every other.
 pub(super) fn identity_at(dir: &Descriptor, path: &str) -> FsResult<u64> {
     let path = path.to_owned();
-    let hash = delegate([dir], async |wasi, [dir]| wasi.metadata_hash_at(dir, PathFlags::empty(), path).await)?;
+    let hash =
+        delegate([dir], async |wasi, [dir]| wasi.metadata_hash_at(dir, PathFlags::empty(), path).await)?;
     Ok(hash.lower)
 }
 
