@@ -90,7 +90,7 @@ async fn grants_of_directories_are_checked() {
     let refused = async |directories: Value, field: &str| {
         let bot = json!({ "name": "files", "component": digest, "grants": { "directories": directories } });
         let answer = client.post("/bots", &ada.key, &bot).await;
-        expect_problem(&answer, 422, "validation_failed");
+        expect_problem(&answer, 422, "invalid_fields");
         let fields = answer.body["errors"].to_string();
         assert!(fields.contains(field), "{directories}: {fields}");
     };
@@ -107,7 +107,7 @@ async fn grants_of_directories_are_checked() {
     let oracle = client.upload(&ada.key, guest("hostile/oracle-accept")).await.expect(201)["digest"].clone();
     let bot = json!({ "name": "oracle", "component": oracle, "grants": data(1)["grants"] });
     let answer = client.post("/bots", &ada.key, &bot).await;
-    expect_problem(&answer, 422, "validation_failed");
+    expect_problem(&answer, 422, "invalid_fields");
     assert!(answer.body["errors"].to_string().contains("grants.directories"), "{:?}", answer.body);
 }
 

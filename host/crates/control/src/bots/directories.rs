@@ -74,15 +74,15 @@ fn guest_path(path: &str, (): &()) -> garde::Result {
 }
 
 /// What must hold of all directories of a bot together.
-pub(super) fn directories(granted: &[DirectoryGrant], (): &()) -> garde::Result {
+pub(super) fn apart(granted: &[DirectoryGrant], (): &()) -> garde::Result {
     require(granted.len() <= MAX_DIRECTORIES, "must be 8 at most")?;
     for (number, one) in granted.iter().enumerate() {
         for other in granted.iter().skip(number + 1) {
             require(one.volume != other.volume, format!("must not have the volume `{}` twice", one.volume))?;
-            let apart = !Path::new(&one.path).starts_with(&other.path)
+            let separate = !Path::new(&one.path).starts_with(&other.path)
                 && !Path::new(&other.path).starts_with(&one.path);
             let message = format!("must not have one path in another: `{}` and `{}`", one.path, other.path);
-            require(apart, message)?;
+            require(separate, message)?;
         }
     }
     Ok(())
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn directories_keep_out_of_each_other() {
-        assert!(directories(&[grant("a", "/a"), grant("b", "/ab"), grant("c", "/c/d")], &()).is_ok());
+        assert!(apart(&[grant("a", "/a"), grant("b", "/ab"), grant("c", "/c/d")], &()).is_ok());
         for (one, other) in [("/a", "/a"), ("/a", "/a/b"), ("/a/b/c", "/a")] {
-            assert!(directories(&[grant("a", one), grant("b", other)], &()).is_err(), "{one} {other}");
+            assert!(apart(&[grant("a", one), grant("b", other)], &()).is_err(), "{one} {other}");
         }
-        assert!(directories(&[grant("a", "/a"), grant("a", "/b")], &()).is_err());
+        assert!(apart(&[grant("a", "/a"), grant("a", "/b")], &()).is_err());
         let many: Vec<_> = (0..9).map(|number| grant(&format!("v{number}"), &format!("/{number}"))).collect();
-        assert!(directories(&many[..8], &()).is_ok());
-        assert!(directories(&many, &()).is_err());
+        assert!(apart(&many[..8], &()).is_ok());
+        assert!(apart(&many, &()).is_err());
     }
 }

@@ -7,7 +7,7 @@ use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::directories::{DirectoryGrant, directories};
+use super::directories::{self, DirectoryGrant};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -21,7 +21,7 @@ pub struct Grants {
     pub kv: Option<KvGrant>,
     /// Directories, up to 8, none inside another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[garde(dive, custom(directories))]
+    #[garde(dive, custom(directories::apart))]
     #[schema(max_items = 8)]
     pub directories: Vec<DirectoryGrant>,
 }

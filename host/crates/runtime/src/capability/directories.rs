@@ -185,3 +185,42 @@ impl Volumes {
 
 /// What the name of a folder begins with while it is being removed.
 pub const REMOVED_PREFIX: &str = ".removed-";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// File work stands still for as long as the disk does. Here it waits for a channel.
+    #[tokio::test]
+    async fn work_that_outlives_its_call_keeps_its_permit() {
+        let volumes = Volumes::default();
+        let permits = volumes.permits(&"org_one".into());
+        let mut stuck = Vec::new();
+        for _ in 0..MAX_FILE_WORK {
+            let ((begun, has_begun), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+            let work = permits.run(move || {
+                let _ = begun.send(());
+                let _ = wait.recv();
+            });
+            let dropped = tokio::time::timeout(Duration::from_millis(1), work).await;
+            assert!(dropped.is_err(), "it cannot have ended");
+            // What was dropped before a thread took it up has not begun, and never will.
+            if tokio::task::spawn_blocking(move || has_begun.recv().is_ok()).await.unwrap() {
+                stuck.push(go);
+            }
+        }
+        assert_eq!(permits.0.available_permits(), MAX_FILE_WORK - stuck.len());
+
+        // The same tenant's permits, in another call; another tenant has its own.
+        assert_eq!(volumes.permits(&"org_one".into()).0.available_permits(), MAX_FILE_WORK - stuck.len());
+        assert!(volumes.permits(&"org_other".into()).run(|| ()).await.is_ok());
+
+        drop(stuck);
+        assert!(permits.run(|| ()).await.is_ok());
+        let all = permits.0.acquire_many(u32::try_from(MAX_FILE_WORK).unwrap()).await;
+        assert!(all.is_ok(), "every permit comes back when its thread does");
+    }
+}

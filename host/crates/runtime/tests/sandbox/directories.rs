@@ -519,10 +519,8 @@ async fn two_directories_are_two_volumes() {
     assert_eq!(said[3..], [FULL_WRITE, "ok done"]);
 }
 
-/// A volume on a disk that does not answer: a thread that never comes back keeps its permit, its tenant has no more
-/// than that, and the call ends in time all the same.
 #[tokio::test]
-async fn file_work_outlives_its_call_and_keeps_its_permit() {
+async fn calls_that_end_amid_file_work_end_in_time_and_leave_nothing_in_the_way() {
     let volumes = Volumes::new();
     let data = volumes.data(1 << 30);
     let limits =
