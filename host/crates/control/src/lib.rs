@@ -40,8 +40,8 @@ pub use access::{
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
-    BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
-    NewBot, UsageView,
+    BotChanges, BotError, BotView, DirectoryAccess, DirectoryGrant, Grants, InvocationView, InvokedBot,
+    KvGrant, ListBots, LogLineView, NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
@@ -72,6 +72,8 @@ pub struct Settings {
     pub oracle_concurrency: u32,
     /// How many requests a minute a principal or an address may make.
     pub rate_limits: RateLimits,
+    /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
+    pub volumes_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
             rate_limits: RateLimits::default(),
+            volumes_dir: None,
         }
     }
 }

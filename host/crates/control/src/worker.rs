@@ -156,6 +156,7 @@ impl Control {
     async fn forget_old(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             self.purge().await;
+            self.sweep_volumes().await;
             tokio::select! {
                 () = tokio::time::sleep(PURGE_EVERY) => {}
                 _ = stop.changed() => {}

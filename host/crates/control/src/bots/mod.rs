@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod deployed;
+mod directories;
 mod invocations;
 mod types;
 
@@ -15,6 +16,7 @@ use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
 pub(crate) use deployed::{Deployed, KEPT};
+pub use directories::{DirectoryAccess, DirectoryGrant};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
 pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, NewBot};
@@ -134,7 +136,7 @@ impl Control {
         Ok(view)
     }
 
-    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free.
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes are removed.
     ///
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
@@ -149,6 +151,7 @@ impl Control {
             .await?;
         tx.commit().await?;
         self.deployment_in_force().await;
+        self.remove_volumes(id).await;
         Ok(())
     }
 
@@ -166,6 +169,16 @@ impl Control {
             bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
             "grants.kv",
             "an oracle judges without a key-value store: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || bot.kind == ComponentKind::Bot,
+            "grants.directories",
+            "an oracle judges without directories: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
+            "grants.directories",
+            "this host has no folder for volumes",
         );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());

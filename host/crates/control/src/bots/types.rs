@@ -7,6 +7,7 @@ use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::directories::{self, DirectoryGrant};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -18,6 +19,11 @@ pub struct Grants {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub kv: Option<KvGrant>,
+    /// Directories, up to 8, none inside another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[garde(dive, custom(directories::apart))]
+    #[schema(max_items = 8)]
+    pub directories: Vec<DirectoryGrant>,
 }
 
 /// A key-value store of the bot's own.
@@ -95,7 +101,7 @@ pub struct BotChanges {
     pub limits: Option<Limits>,
 }
 
-fn bot_name(name: &str, (): &()) -> garde::Result {
+pub(super) fn bot_name(name: &str, (): &()) -> garde::Result {
     let holds = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
