@@ -166,6 +166,14 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_SLOTS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) slots: u32,
 
+    /// Instances that one org may run at a time, fewer than there are slots; half of them if it is not given.
+    #[arg(long, env = "RINGFENCE_SLOTS_PER_ORG", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) slots_per_org: Option<u32>,
+
+    /// Calls of one org that may wait for an instance at a time.
+    #[arg(long, env = "RINGFENCE_QUEUE_PER_ORG", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) queue_per_org: u32,
+
     /// How long one evaluation by an oracle may take, whatever it waits for.
     #[arg(long, env = "ORACLE_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) oracle_timeout_seconds: u64,

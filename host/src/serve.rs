@@ -69,6 +69,8 @@ async fn run(config: Serve) -> Result<(), Failure> {
         RuntimeConfig {
             cache_dir: Some(config.database.data_dir.join("compiled")),
             slots: config.slots,
+            slots_per_tenant: config.slots_per_org,
+            queue_per_tenant: config.queue_per_org,
             max_component_bytes: config.max_component_bytes,
             compiler: Compiler::Child {
                 program: myself().map_err(doing("the program's own file cannot be found"))?,

@@ -122,7 +122,8 @@ async fn parallel_calls_of_a_bot_share_its_quota() {
         invoke(&client, &ada, &bot, Value::Array(vec![append; 10]))
     };
     let (one, other) = tokio::join!(appends("one"), appends("other"));
-    let done = [one, other]
+    let called = [one, other];
+    let done = called
         .iter()
         .flat_map(|called| called["output"].as_array().unwrap().clone())
         .filter(|said| said == "ok done");

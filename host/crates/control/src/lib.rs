@@ -70,6 +70,8 @@ pub struct Settings {
     pub oracle_timeout: Duration,
     /// How many evaluations this host runs at a time.
     pub oracle_concurrency: u32,
+    /// How many of them may be of one org's jobs.
+    pub oracle_concurrency_per_org: u32,
     /// How many requests a minute a principal or an address may make.
     pub rate_limits: RateLimits,
     /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
@@ -82,6 +84,7 @@ impl Default for Settings {
             platform_fee: FeeBps::DEFAULT,
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
+            oracle_concurrency_per_org: 2,
             rate_limits: RateLimits::default(),
             volumes_dir: None,
         }

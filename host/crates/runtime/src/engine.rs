@@ -34,8 +34,14 @@ pub(crate) const MAX_SLOTS: u32 = 4096;
 /// How many pieces of memory are given back to the system with one call.
 const DECOMMIT_BATCH: usize = 16;
 
-/// A spinning guest goes back to the scheduler this often.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// How often the epoch moves. Time on a thread is counted in these, and the last one may be short by almost all of it.
+pub(crate) const TICK: Duration = Duration::from_millis(2);
+
+/// What a guest may compute before it goes back to the scheduler for the first time: short calls never do.
+pub(crate) const FIRST_SLICE_TICKS: u64 = 2;
+
+/// What it may compute at a time from then on.
+pub(crate) const SLICE_TICKS: u64 = 5;
 
 /// Builds the engine and starts the thread that moves its epoch.
 pub(crate) fn start(runtime: &RuntimeConfig) -> Result<Engine, StartError> {

@@ -7,7 +7,7 @@
 //! use ringfence_runtime::{BotCall, Limits, NoSource, PrepareError, Runtime, RuntimeConfig};
 //!
 //! let runtime = Runtime::new(RuntimeConfig::default(), Arc::new(NoSource))?;
-//! let info = runtime.prepare(wasm).await?;
+//! let info = runtime.prepare(wasm, &"org_1".into()).await?;
 //! let invocation = runtime
 //!     .call_bot(BotCall {
 //!         digest: info.digest,
@@ -36,6 +36,7 @@ mod digest;
 mod engine;
 mod epoch;
 mod invocation;
+mod lane;
 mod limits;
 mod logs;
 mod runtime;

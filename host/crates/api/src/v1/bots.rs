@@ -8,6 +8,7 @@ use ringfence_control::{
 use ringfence_model::{BotId, BotStatus, InvocationId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
@@ -93,6 +94,12 @@ impl From<BotError> for Problem {
                 "All instances are busy. Nothing ran; try again in a moment.",
             )
             .retry_after(retry_after),
+            // Read by nobody: the client has gone.
+            BotError::Cancelled => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cancelled",
+                "The call was cancelled before it began.",
+            ),
             BotError::Idempotency(error) => error.into(),
             BotError::Denied(denied) => denied.into(),
             BotError::Internal(error) => error.into(),
@@ -262,7 +269,12 @@ async fn invoke(
 ) -> Result<Json<InvokedBot>, Problem> {
     let control = app.control.clone();
     let Invoke { input, durable } = call;
-    Ok(Json(detached(async move { control.invoke_bot(&caller, &id, &input, durable).await }).await?))
+    // Dropped with this future when the client hangs up: the guest is ended, and what is left goes on without the client.
+    let hung_up = CancellationToken::new();
+    let _client = hung_up.clone().drop_guard();
+    let call =
+        async move { control.invoke_bot(&caller, &id, &input, durable, hung_up.cancelled_owned()).await };
+    Ok(Json(detached(call).await?))
 }
 
 /// List a bot's calls

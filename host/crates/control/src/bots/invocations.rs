@@ -117,16 +117,17 @@ pub struct LogLineView {
 impl Control {
     /// Calls a bot once. Whatever the guest does, the answer says how it ended and what it used. It waits until the call
     /// is written down only if that is to be `durable`: else a crash of the host in the moments after it may lose the
-    /// record of the call, not what the call has done.
+    /// record of the call, not what the call has done. When `cancelled` is ready the guest is ended; that is recorded too.
     ///
     /// # Errors
-    /// [`BotError::Busy`] if no instance becomes free in time, or the database does not keep up with recording calls.
+    /// [`BotError::Cancelled`] if the guest had not begun by then; [`BotError::Busy`] if no instance becomes free in time, or the database does not keep up with recording calls.
     pub async fn invoke_bot(
         &self,
         caller: &Caller,
         id: &BotId,
         input: &RawValue,
         durable: bool,
+        cancelled: impl Future<Output = ()> + Send,
     ) -> Result<InvokedBot, BotError> {
         let bot = self.deployed(id).await?.filter(|bot| bot.row.org_id == *caller.org());
         let bot = bot.ok_or(BotError::NotFound)?;
@@ -144,10 +145,11 @@ impl Control {
             capabilities: Arc::clone(&bot.capabilities),
             tenant: Arc::clone(&bot.tenant),
         };
-        let called = self.runtime.call_bot(call).await.map_err(|error| match error {
+        let called = self.runtime.call_bot_until(call, cancelled).await.map_err(|error| match error {
             CallError::Busy { retry_after_ms } => {
                 BotError::Busy { retry_after: Duration::from_millis(retry_after_ms) }
             }
+            CallError::Cancelled => BotError::Cancelled,
             other => BotError::Internal(Internal::Sandbox(other.to_string())),
         })?;
 

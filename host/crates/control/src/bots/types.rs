@@ -207,6 +207,9 @@ pub enum BotError {
     /// What an oracle logged while judging, before a submission has passed.
     #[error("what an oracle logged can be read once the submission has passed")]
     Sealed,
+    /// The caller does not want the answer any more.
+    #[error("the call was cancelled before it began")]
+    Cancelled,
     /// All instances are busy.
     #[error("all instances are busy")]
     Busy {

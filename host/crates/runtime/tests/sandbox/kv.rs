@@ -8,7 +8,7 @@ use ringfence_runtime::{
     BotCall, CallError, Capabilities, Invocation, KvError, KvStore, Level, Outcome, Stream,
 };
 
-use crate::guests::{RUNTIME, built, prepared};
+use crate::guests::{RUNTIME, built, prepared, tenant};
 
 #[derive(Default)]
 struct Memory {
@@ -151,6 +151,6 @@ async fn what_the_store_says_reaches_the_guest() {
 #[tokio::test]
 async fn without_the_grant_nothing_starts() {
     let call = prepared(&RUNTIME, built("notes")).await;
-    assert_eq!(RUNTIME.prepare(built("notes")).await.unwrap().capabilities, ["config", "kv"]);
+    assert_eq!(RUNTIME.prepare(built("notes"), &tenant()).await.unwrap().capabilities, ["config", "kv"]);
     assert_eq!(RUNTIME.call_bot(call).await, Err(CallError::MissingGrant { capability: "kv" }));
 }

@@ -12,6 +12,7 @@ mod cache;
 mod compile;
 mod directories;
 mod guests;
+mod hostile;
 mod invalid;
 mod kv;
 mod oracles;
