@@ -18,6 +18,7 @@ use crate::digest::Digest;
 use crate::engine::{self, MAX_SLOTS};
 use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
 use crate::limits::{LimitError, Limits};
+use crate::logs::LogOptions;
 use crate::slots::Slots;
 use crate::state::{Profile, State, bot_linker, oracle_linker};
 
@@ -282,7 +283,7 @@ impl Runtime {
         let _slot = self.slot().await?;
         let limits = call.limits.clamp_to(&self.0.config.maximum);
         let started = Instant::now();
-        let state = State::new(&limits, Profile::Live, call.capabilities, started);
+        let state = State::new(&limits, Profile::Live, call.capabilities, started, call.logs);
         let task = Task { id: call.invocation_id, input: call.input };
         call::handle(&self.0.loader.engine, pre, state, &limits, started, task).await
     }
@@ -302,7 +303,7 @@ impl Runtime {
         let started = Instant::now();
         let capabilities = Arc::new(Capabilities { config: call.config, ..Capabilities::default() });
         let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
-        let state = State::new(&limits, profile, capabilities, started);
+        let state = State::new(&limits, profile, capabilities, started, LogOptions::default());
         let (job, submission) = (call.job.into(), call.submission.into());
         call::evaluate(&self.0.loader.engine, pre, state, &limits, started, job, submission).await
     }

@@ -11,7 +11,7 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiVie
 use crate::capability::clock::{VirtualClock, make_deterministic};
 use crate::capability::{Capabilities, clock, config, kv, log};
 use crate::limits::{Ended, Limits, Meter};
-use crate::logs::{Logs, Output, Stream};
+use crate::logs::{LogOptions, Logs, Output, Stream};
 
 /// The most bytes that a guest may hand to the host in one call: a log line, a value of the key-value store.
 pub const MAX_HOST_CALL_BYTES: usize = 4 << 20;
@@ -53,8 +53,9 @@ impl State {
         profile: Profile,
         capabilities: Arc<Capabilities>,
         started: Instant,
+        lines: LogOptions,
     ) -> Self {
-        let logs = Logs::new(started, limits.log_bytes);
+        let logs = Logs::new(started, limits.log_bytes, lines);
         // The builder starts with nothing: no arguments, no environment, no directories, no addresses.
         let mut builder = WasiCtxBuilder::new();
         builder

@@ -86,5 +86,6 @@ pub(crate) async fn prepared(runtime: &Runtime, wasm: Bytes) -> BotCall {
         limits: Limits::default(),
         capabilities: Arc::default(),
         tenant: "org_test".into(),
+        logs: ringfence_runtime::LogOptions::default(),
     }
 }

@@ -19,4 +19,5 @@ mod policies_secrets;
 mod queue;
 mod rates;
 mod schema;
+mod usage;
 mod users;
