@@ -39,6 +39,7 @@ statements! {
     CALLS = "SELECT id, submission_id, outcome, started_at, log_bytes FROM invocations
         WHERE bot_id = $1 AND (started_at, id) < ($2, $3) AND started_at >= $4
         ORDER BY started_at DESC, id DESC LIMIT $5";
+    CALL = "SELECT id, submission_id, outcome, started_at, log_bytes FROM invocations WHERE id = $2 AND bot_id = $1";
     DELETE_OLD = "DELETE FROM invocation_logs WHERE invocation_id IN
         (SELECT invocation_id FROM invocation_logs WHERE invocation_id < $1 ORDER BY invocation_id LIMIT $2)";
     KEEP_DAYS = "SELECT id, log_keep_days, logs_deleted_until FROM bots
@@ -66,6 +67,14 @@ pub async fn calls(
     limit: u32,
 ) -> Result<Vec<Logged>, StoreError> {
     s.all(CALLS, args![bot, before.0, before.1, since, limit], read).await
+}
+
+/// A call of a bot.
+///
+/// # Errors
+/// Those of the database.
+pub async fn call(s: &mut Session, bot: &BotId, id: &InvocationId) -> Result<Option<Logged>, StoreError> {
+    s.optional(CALL, args![bot, id], read).await
 }
 
 /// Deletes the lines of some of the calls whose ids are less than this one; how many had any.

@@ -116,10 +116,7 @@ async fn add_usage(s: &mut Session, calls: impl Iterator<Item = &Invocation>) ->
     write_sums(s, sums).await
 }
 
-async fn write_sums(
-    s: &mut Session,
-    sums: BTreeMap<(&OrgId, i64, &BotId), Sum>,
-) -> Result<(), StoreError> {
+async fn write_sums(s: &mut Session, sums: BTreeMap<(&OrgId, i64, &BotId), Sum>) -> Result<(), StoreError> {
     let rows = sums.into_iter().map(|((org, day, bot), sum)| {
         let usage = &sum.usage;
         let mut row = args![

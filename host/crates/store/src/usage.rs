@@ -34,8 +34,16 @@ pub struct Days {
 macro_rules! halves {
     ($column:literal) => {
         concat!(
-            ", CAST(COALESCE(SUM(", $column, " / 4294967296), 0) AS BIGINT) AS ", $column, "_high",
-            ", CAST(COALESCE(SUM(", $column, " % 4294967296), 0) AS BIGINT) AS ", $column, "_low"
+            ", CAST(COALESCE(SUM(",
+            $column,
+            " / 4294967296), 0) AS BIGINT) AS ",
+            $column,
+            "_high",
+            ", CAST(COALESCE(SUM(",
+            $column,
+            " % 4294967296), 0) AS BIGINT) AS ",
+            $column,
+            "_low"
         )
     };
 }

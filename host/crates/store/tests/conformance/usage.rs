@@ -136,8 +136,7 @@ async fn calls_are_walked_from_the_newest(engine: Engine) {
     let (mut place, mut found) = ((Timestamp::MAX, f.call().id), Vec::new());
     loop {
         let since = calls[4].started_at;
-        let part =
-            logs::calls(&mut reader, &f.oracle.id, (place.0, &place.1), since, 2).await.unwrap();
+        let part = logs::calls(&mut reader, &f.oracle.id, (place.0, &place.1), since, 2).await.unwrap();
         let Some(last) = part.last() else { break };
         place = (last.started_at, last.id.clone());
         found.extend(part);
@@ -178,8 +177,7 @@ async fn a_bot_keeps_its_lines_less_long(engine: Engine) {
     let calls = some_calls(&f, 5).await;
     let mut tx = f.tx().await;
     let found = logs::keep_days(&mut tx, "", 9).await.unwrap();
-    let mut keep =
-        KeepDays { bot_id: f.oracle.id.clone(), days: 7, deleted_until: Timestamp::EPOCH };
+    let mut keep = KeepDays { bot_id: f.oracle.id.clone(), days: 7, deleted_until: Timestamp::EPOCH };
     assert_eq!(found, [keep.clone()]);
     let before = calls[4].started_at;
     let mut parts = 0;
