@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 
 const JSON: &str = r#"{"text":"hello","numbers":[1,2,3]}"#;
 const CONNECTIONS: [usize; 2] = [16, 128];
+const ORGS: usize = 8;
 const ROUND: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -35,10 +36,10 @@ fn main() {
     executor.block_on(compare(rounds));
 }
 
-/// Somewhere to send requests to, and what to send.
+/// Somewhere to send requests to, and what to send: each connection sends one of them.
 struct Target {
     address: SocketAddr,
-    request: Arc<[u8]>,
+    requests: Vec<Arc<[u8]>>,
 }
 
 async fn compare(rounds: usize) {
@@ -85,7 +86,7 @@ impl Wasmtime {
             "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{JSON}",
             JSON.len()
         );
-        let target = Target { address, request: head.into_bytes().into() };
+        let target = Target { address, requests: vec![head.into_bytes().into()] };
         for _ in 0..200 {
             if TcpStream::connect(address).await.is_ok() {
                 return Self { process, target };
@@ -103,27 +104,29 @@ impl Drop for Wasmtime {
     }
 }
 
-/// A host as its users have it, but for the rate limits, which one client would reach at once, and as many slots as
-/// there are connections.
+/// A host as its users have it, with as many slots as there are connections. Each of some orgs calls a bot of its own: a
+/// principal can have a million requests a minute at most.
 async fn ringfence() -> (Host, Target) {
-    let options = HostOptions {
-        args: vec!["--slots".to_owned(), "256".to_owned()],
-        env: vec![("RINGFENCE_WRITES_PER_MINUTE".to_owned(), "100000000".to_owned())],
-    };
+    let options =
+        HostOptions { args: Vec::new(), env: vec![("RINGFENCE_SLOTS".to_owned(), "256".to_owned())] };
     let engine = if std::env::var_os("POSTGRES").is_some() { Engine::Postgres } else { Engine::Sqlite };
     let host = Host::start(env!("CARGO_BIN_EXE_ringfence"), engine, options).await;
     let client = host.client();
-    let agent = Market::register(&client, "Author").await;
-    let bot = Market::deploy(&client, &agent, "echo", json!({})).await;
     let address: SocketAddr = host.address().parse().expect("an address");
     let body = format!(r#"{{"input":{JSON}}}"#);
-    let head = format!(
-        "POST /api/v1/bots/{bot}/invoke HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        agent.key,
-        body.len()
-    );
-    (host, Target { address, request: head.into_bytes().into() })
+    let mut requests = Vec::new();
+    for _ in 0..ORGS {
+        let agent = Market::register(&client, "Author").await;
+        let bot = Market::deploy(&client, &agent, "echo", json!({})).await;
+        let request = format!(
+            "POST /api/v1/bots/{bot}/invoke HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            agent.key,
+            body.len()
+        );
+        requests.push(request.into_bytes().into());
+    }
+    (host, Target { address, requests })
 }
 
 /// What a round found.
@@ -145,8 +148,9 @@ async fn load(target: &Target, connections: usize) -> Found {
     let end = begin + ROUND;
     let done = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> = (0..connections)
-        .map(|_| {
-            let (address, request, done) = (target.address, Arc::clone(&target.request), Arc::clone(&done));
+        .zip(target.requests.iter().cycle())
+        .map(|(_, request)| {
+            let (address, request, done) = (target.address, Arc::clone(request), Arc::clone(&done));
             tokio::spawn(async move { client(address, &request, (begin, end), &done).await })
         })
         .collect();

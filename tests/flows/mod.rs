@@ -6,5 +6,6 @@ mod faults;
 mod job_done;
 mod limits;
 mod races;
+mod record;
 mod redaction;
 mod secrets;

@@ -289,7 +289,7 @@ impl Control {
             credential: caller.map(Caller::credential),
             org: &agent.org_id,
             action: Action::AgentsRegister.name(),
-            resource: agent.id.as_str(),
+            resource: agent.id.as_str().into(),
             resource_org: &agent.org_id,
             outcome: AuditOutcome::Done,
             origin,

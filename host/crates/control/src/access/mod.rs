@@ -31,7 +31,7 @@ use crate::caller::{Identity, KeyBounds, Quotas};
 use crate::secrets::{self, MasterKeys};
 use crate::{Caller, Control, Denied, Internal, Origin};
 use jwt::{BadToken, SigningKeys, TokenType};
-pub(crate) use lease::Leased;
+pub(crate) use lease::{Leased, Renewed};
 use passwords::Passwords;
 
 /// How long a host may go by what it has read of a key, a session or the policies.
