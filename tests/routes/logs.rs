@@ -273,6 +273,8 @@ async fn a_call_is_followed_to_its_end(engine: Engine) {
     let mut on = Events::follow(client, key, &world.path_of(&call), Some(&told[2].id)).await;
     assert_eq!(short(&on.told(&[&call], 2).await), ["2", "end completed"]);
     assert_eq!(on.next().await, None);
+    let mut done = Events::follow(client, key, &world.path_of(&call), Some(&told[4].id)).await;
+    assert_eq!(done.next().await, None, "who has the end has all");
 
     let short_while = format!("{}?max_seconds=1", world.path());
     let mut events = Events::follow(client, key, &short_while, None).await;

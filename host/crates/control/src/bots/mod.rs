@@ -1,10 +1,12 @@
 //! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
 
 mod capabilities;
+mod cursor;
 mod deployed;
 mod follow;
 mod invocations;
 mod logs;
+mod sending;
 mod types;
 
 use ringfence_model::{BotId, BotStatus};
