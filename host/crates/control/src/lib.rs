@@ -43,9 +43,9 @@ pub use access::{
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
-    BotChanges, BotError, BotLogLineView, BotLogs, BotView, FollowEvent, FollowLogs, Grants, InvocationView,
-    InvokedBot, KvGrant, ListBots, ListLogs, LogFilter, LogLineView, LogPolicy, MAX_FOLLOW, NewBot,
-    UsageView,
+    BotChanges, BotError, BotLogLineView, BotLogs, BotView, DirectoryAccess, DirectoryGrant, FollowEvent,
+    FollowLogs, Grants, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LogFilter, LogLineView,
+    LogPolicy, MAX_FOLLOW, NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
@@ -82,6 +82,8 @@ pub struct Settings {
     pub log_retention_days: u32,
     /// For how many days calls are kept, but for those about submissions; 0 is for ever.
     pub invocation_retention_days: u32,
+    /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
+    pub volumes_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for Settings {
@@ -93,6 +95,7 @@ impl Default for Settings {
             rate_limits: RateLimits::default(),
             log_retention_days: 30,
             invocation_retention_days: 365,
+            volumes_dir: None,
         }
     }
 }

@@ -159,6 +159,7 @@ impl Control {
         while !*stop.borrow() {
             self.purge().await;
             self.delete_old(&mut progress, &stop).await;
+            self.sweep_volumes().await;
             tokio::select! {
                 () = tokio::time::sleep(PURGE_EVERY) => {}
                 _ = stop.changed() => {}

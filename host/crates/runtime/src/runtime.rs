@@ -1,6 +1,6 @@
 //! The door to the sandbox.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::bindings::types::Task;
 use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::call;
 use crate::capability::Capabilities;
+use crate::capability::directories::{Directories, Volumes};
 use crate::child::CompileLimits;
 use crate::compile::{Compiler, LoadError, Loader};
 use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
@@ -27,6 +28,9 @@ const MAX_WAITING_COMPILATIONS: u32 = 32;
 
 /// A time after which a compiler may be free, in milliseconds.
 const COMPILERS_RETRY_AFTER_MS: u64 = 10_000;
+
+/// A time after which a disk may answer again, in milliseconds.
+const DISK_RETRY_AFTER_MS: u64 = 1000;
 
 /// How much of this machine the sandbox takes.
 #[derive(Clone, Debug)]
@@ -165,6 +169,7 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     loader: Arc<Loader>,
     slots: Slots,
+    volumes: Volumes,
     source: Arc<dyn ComponentSource>,
     config: RuntimeConfig,
 }
@@ -213,7 +218,13 @@ impl Runtime {
         };
         let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
         let slots = Slots::new(config.slots, config.queue_length, queue_timeout);
-        Ok(Self(Arc::new(Inner { loader: Arc::new(loader), slots, source, config })))
+        Ok(Self(Arc::new(Inner {
+            loader: Arc::new(loader),
+            slots,
+            volumes: Volumes::default(),
+            source,
+            config,
+        })))
     }
 
     /// What this host runs guests with. Part of a receipt: fuel is comparable only under the same engine.
@@ -283,7 +294,9 @@ impl Runtime {
         let _slot = self.slot().await?;
         let limits = call.limits.clamp_to(&self.0.config.maximum);
         let started = Instant::now();
-        let state = State::new(&limits, Profile::Live, call.capabilities, started, call.logs);
+        let mut state =
+            State::new(&limits, Profile::Live, call.capabilities.clone(), started, call.logs.clone());
+        state.directories = self.directories(&call, &limits).await?;
         let task = Task { id: call.invocation_id, input: call.input };
         call::handle(&self.0.loader.engine, pre, state, &limits, started, task).await
     }
@@ -306,6 +319,24 @@ impl Runtime {
         let state = State::new(&limits, profile, capabilities, started, LogOptions::default());
         let (job, submission) = (call.job.into(), call.submission.into());
         call::evaluate(&self.0.loader.engine, pre, state, &limits, started, job, submission).await
+    }
+
+    /// Removes a folder with all volumes in it, unless a call of this host uses one of them. Blocks. Returns whether it
+    /// is gone.
+    ///
+    /// # Errors
+    /// What the system said. What is left is removed by the next attempt.
+    pub fn remove_volumes(&self, folder: &Path) -> std::io::Result<bool> {
+        self.0.volumes.remove(folder)
+    }
+
+    /// The call's directories. Their folders may be on a disk that does not answer: that costs no more than the call.
+    async fn directories(&self, call: &BotCall, limits: &Limits) -> Result<Directories, CallError> {
+        let opening = self.0.volumes.open(&call.capabilities.directories, &call.tenant);
+        match tokio::time::timeout(Duration::from_millis(limits.wall_time_ms), opening).await {
+            Ok(opened) => opened.map_err(|error| CallError::Internal(error.to_string())),
+            Err(_) => Err(CallError::Busy { retry_after_ms: DISK_RETRY_AFTER_MS }),
+        }
     }
 
     async fn slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {

@@ -9,6 +9,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
+use crate::capability::directories::{self, Directories};
 use crate::capability::{Capabilities, clock, config, kv, log};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{LogOptions, Logs, Output, Stream};
@@ -45,6 +46,7 @@ pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
+    pub(crate) directories: Directories,
 }
 
 impl State {
@@ -73,7 +75,16 @@ impl State {
         };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
-        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock }
+        let directories = Directories::none();
+        Self {
+            wasi: builder.build(),
+            table,
+            meter: Meter::new(limits),
+            logs,
+            capabilities,
+            clock,
+            directories,
+        }
     }
 
     /// The limit that was passed first, if any was.
@@ -134,6 +145,7 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     kv::link(&mut linker)?;
+    directories::link(&mut linker)?;
     Ok(linker)
 }
 

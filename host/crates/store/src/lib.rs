@@ -73,9 +73,6 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         users::STATEMENTS,
     ]
     .concat()
-    .into_iter()
-    .chain(records::statements())
-    .collect()
 }
 
 /// Why the database did not do what it was asked.

@@ -3,6 +3,7 @@
 mod capabilities;
 mod cursor;
 mod deployed;
+mod directories;
 mod follow;
 mod invocations;
 mod logs;
@@ -20,6 +21,7 @@ use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
 pub(crate) use deployed::{Deployed, KEPT};
+pub use directories::{DirectoryAccess, DirectoryGrant};
 pub use follow::{FollowEvent, FollowLogs, MAX_FOLLOW};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
@@ -145,7 +147,7 @@ impl Control {
         Ok(view)
     }
 
-    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free.
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes are removed.
     ///
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
@@ -160,6 +162,7 @@ impl Control {
             .await?;
         tx.commit().await?;
         self.deployment_in_force().await;
+        self.remove_volumes(id).await;
         Ok(())
     }
 
@@ -182,6 +185,16 @@ impl Control {
             bot.logs.min_level.is_none() || bot.kind == ComponentKind::Bot,
             "logs.min_level",
             "cannot be set for an oracle: whoever paid for a verdict can read all that led to it",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || bot.kind == ComponentKind::Bot,
+            "grants.directories",
+            "an oracle judges without directories: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
+            "grants.directories",
+            "this host has no folder for volumes",
         );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());

@@ -7,6 +7,7 @@ use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::directories::{self, DirectoryGrant};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -18,13 +19,18 @@ pub struct Grants {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub kv: Option<KvGrant>,
+    /// Directories, up to 8, none inside another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[garde(dive, custom(directories::apart))]
+    #[schema(max_items = 8)]
+    pub directories: Vec<DirectoryGrant>,
 }
 
 /// A key-value store of the bot's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct KvGrant {
-    /// What all keys and values together may take, 1 byte to 64 MiB.
+    /// What all entries together may take, 1 byte to 64 MiB: their keys, their values, and 64 bytes for each entry.
     #[garde(custom(within(1..=64 << 20, "must be 1 to 67108864 bytes (64 MiB)")))]
     #[schema(minimum = 1, maximum = 67_108_864)]
     pub quota_bytes: u64,
@@ -119,7 +125,7 @@ pub struct BotChanges {
     pub logs: Option<LogPolicy>,
 }
 
-fn bot_name(name: &str, (): &()) -> garde::Result {
+pub(super) fn bot_name(name: &str, (): &()) -> garde::Result {
     let holds = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')

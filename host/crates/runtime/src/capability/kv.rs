@@ -32,6 +32,15 @@ pub trait KvStore: Send + Sync {
     /// Removes `key`; what is not there is no error.
     async fn delete(&self, key: &str) -> Result<(), KvError>;
 
+    /// Puts `value` under `key`, or removes it if there is none, provided that `expected` is what is there; `false`,
+    /// and nothing changed, if it is not. No other write, by any host, comes between the look and the change.
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, KvError>;
+
     /// Up to `limit` keys that begin with `prefix` and come after `after`, in byte order.
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError>;
 }
@@ -87,6 +96,15 @@ impl Granted {
         Ok(self.store(key)?.delete(key).await?)
     }
 
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, Error> {
+        Ok(self.store(key)?.compare_and_swap(key, expected, value).await?)
+    }
+
     async fn list_keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
         if prefix.len() > MAX_KEY_BYTES || after.is_some_and(|after| after.len() > MAX_KEY_BYTES) {
             return Err(Error::InvalidKey(format!("no key is longer than {MAX_KEY_BYTES} bytes")));
@@ -113,6 +131,16 @@ impl Host for State {
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
         let kv = Granted(self.capabilities.kv.clone());
         Ok(kv.delete(&key).await)
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<bool, Error>> {
+        let kv = Granted(self.capabilities.kv.clone());
+        Ok(kv.compare_and_swap(&key, expected, value).await)
     }
 
     async fn list_keys(

@@ -13,6 +13,8 @@ use crate::guests::{RUNTIME, built, prepared};
 #[derive(Default)]
 struct Memory {
     values: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// What somebody else writes just before the next swap.
+    meddle: Mutex<Vec<(String, Vec<u8>)>>,
     refuse: Option<KvError>,
 }
 
@@ -42,6 +44,27 @@ impl KvStore for Memory {
         Ok(())
     }
 
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, KvError> {
+        self.refused()?;
+        let mut values = self.values.lock().unwrap();
+        if let Some((key, meddled)) = self.meddle.lock().unwrap().pop() {
+            values.insert(key, meddled);
+        }
+        if values.get(key) != expected.as_ref() {
+            return Ok(false);
+        }
+        match value {
+            Some(value) => values.insert(key.to_owned(), value),
+            None => values.remove(key),
+        };
+        Ok(true)
+    }
+
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError> {
         let values = self.values.lock().unwrap();
         let keys = values.keys().filter(|key| key.starts_with(prefix));
@@ -52,7 +75,8 @@ impl KvStore for Memory {
 
 async fn notes(input: &str, store: &Arc<Memory>, config: &[(&str, &str)]) -> Invocation<String> {
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let capabilities = Capabilities { config, kv: Some(store.clone() as Arc<dyn KvStore>) };
+    let capabilities =
+        Capabilities { config, kv: Some(store.clone() as Arc<dyn KvStore>), ..Capabilities::default() };
     let call = BotCall {
         input: input.to_owned(),
         capabilities: Arc::new(capabilities),
@@ -86,6 +110,19 @@ async fn configuration_is_read() {
     let limited = [("max_notes", "1")];
     assert_eq!(notes(&add("a"), &store, &limited).await.outcome, Outcome::Completed);
     assert_eq!(notes(&add("b"), &store, &limited).await.failure.unwrap().code, "too_many_notes");
+}
+
+#[tokio::test]
+async fn a_guest_that_swaps_sees_what_came_between() {
+    let store = Arc::new(Memory::default());
+    let count = r#"{"do":"count"}"#;
+    let first = notes(count, &store, &[]).await;
+    assert_eq!(first.output.unwrap(), r#"{"count":1}"#);
+    store.meddle.lock().unwrap().push(("count".to_owned(), b"41".to_vec()));
+    let counted = notes(count, &store, &[]).await;
+    assert_eq!(counted.output.unwrap(), r#"{"count":42}"#);
+    assert_eq!(counted.usage.host_calls, first.usage.host_calls + 2, "it read again, and swapped again");
+    assert_eq!(store.values.lock().unwrap().get("count").unwrap(), b"42");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 
 mod cache;
 mod compile;
+mod directories;
 mod guests;
 mod invalid;
 mod kv;

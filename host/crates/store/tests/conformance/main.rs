@@ -14,6 +14,7 @@ mod edges;
 mod fixture;
 mod idempotency;
 mod keys;
+mod kv;
 mod ledger;
 mod policies_secrets;
 mod queue;
