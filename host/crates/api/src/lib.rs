@@ -122,6 +122,12 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let limits = config.connections;
+    let following = control.clone();
+    let stop = async move {
+        stop.await;
+        // They would go on for an hour.
+        following.stop_following();
+    };
     serve::serve(listener, service(control, config), limits, stop).await
 }
 

@@ -19,6 +19,7 @@ use crate::digest::Digest;
 use crate::engine::{self, MAX_SLOTS};
 use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
 use crate::limits::{LimitError, Limits};
+use crate::logs::LogOptions;
 use crate::slots::{Asked, Slot, SlotLimits, Slots};
 use crate::state::{Profile, State, bot_linker, oracle_linker};
 
@@ -363,8 +364,14 @@ impl Runtime {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
         };
         let frame = self.frame(&call.limits, &call.tenant);
-        let mut state =
-            State::new(&frame.limits, Profile::Live, call.capabilities, Arc::clone(&slot), frame.started);
+        let mut state = State::new(
+            &frame.limits,
+            Profile::Live,
+            call.capabilities,
+            Arc::clone(&slot),
+            frame.started,
+            call.logs,
+        );
         state.directories = directories;
         let task = Task { id: call.invocation_id, input: call.input };
         call::handle(pre, state, &frame, task, cancelled).await
@@ -399,7 +406,14 @@ impl Runtime {
         let frame = self.frame(&call.limits, &call.tenant);
         let capabilities = Arc::new(Capabilities { config: call.config, ..Capabilities::default() });
         let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
-        let state = State::new(&frame.limits, profile, capabilities, Arc::clone(&slot), frame.started);
+        let state = State::new(
+            &frame.limits,
+            profile,
+            capabilities,
+            Arc::clone(&slot),
+            frame.started,
+            LogOptions::default(),
+        );
         let (job, submission) = (call.job.into(), call.submission.into());
         call::evaluate(pre, state, &frame, job, submission).await
     }

@@ -15,7 +15,7 @@ use crate::capability::directories::{self, Directories};
 use crate::capability::{Capabilities, clock, config, kv, log};
 use crate::engine::{FIRST_SLICE_TICKS, SLICE_TICKS};
 use crate::limits::{Ended, Limits, Meter};
-use crate::logs::{Logs, Output, Stream};
+use crate::logs::{LogOptions, Logs, Output, Stream};
 use crate::slots::Slot;
 
 /// The most bytes that a guest may hand to the host in one call: a log line, a value of the key-value store.
@@ -62,8 +62,9 @@ impl State {
         capabilities: Arc<Capabilities>,
         slot: Arc<Slot>,
         started: Instant,
+        lines: LogOptions,
     ) -> Self {
-        let logs = Logs::new(started, limits.log_bytes);
+        let logs = Logs::new(started, limits.log_bytes, lines);
         // The builder starts with nothing: no arguments, no environment, no directories, no addresses.
         let mut builder = WasiCtxBuilder::new();
         builder
