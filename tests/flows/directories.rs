@@ -61,7 +61,7 @@ async fn files_live_as_long_as_their_bot(engine: Engine) {
     assert!(invoke(&client, &ada, &other, reach).await["failure"].is_object());
 
     // A folder of a bot that is not known here is not ours to remove; one of a deleted bot is, whenever it is found.
-    client.delete(&format!("/bots/{bot}"), &ada.key).await.expect(204);
+    let _ = client.delete(&format!("/bots/{bot}"), &ada.key).await.expect(204);
     assert!(!volumes.join(&bot).exists());
     assert!(volumes.join(&other).exists());
     let unknown = volumes.join("bot_01890000000070008000000000000000");
