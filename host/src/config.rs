@@ -222,6 +222,14 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_RESPONSE_WRITE_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) response_write_timeout_seconds: u64,
 
+    /// How many days the lines of calls are kept; 0 keeps them for ever. A bot can have its own kept less long.
+    #[arg(long, env = "RINGFENCE_LOG_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub(crate) log_retention_days: u32,
+
+    /// How many days calls are kept, but for those about submissions; 0 keeps them for ever.
+    #[arg(long, env = "RINGFENCE_INVOCATION_RETENTION_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub(crate) invocation_retention_days: u32,
+
     /// Requests that read, a minute, by a key or a user. A key can have a limit of its own.
     #[arg(long, env = "RINGFENCE_READS_PER_MINUTE", default_value = "60", value_parser = a_minute)]
     pub(crate) reads_per_minute: NonZeroU32,

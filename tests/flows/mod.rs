@@ -2,6 +2,7 @@ mod audit;
 mod commands;
 mod compile;
 mod crash;
+mod directories;
 mod faults;
 mod job_done;
 mod limits;

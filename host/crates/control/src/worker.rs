@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::retention::Progress;
 use crate::{Control, EventName, Internal};
 
 /// How long a lease lasts; it is renewed while the work goes on. After a crash this is how long the work waits.
@@ -159,8 +160,11 @@ impl Control {
     }
 
     async fn forget_old(&self, mut stop: watch::Receiver<bool>) {
+        let mut progress = Progress::new();
         while !*stop.borrow() {
             self.purge().await;
+            self.delete_old(&mut progress, &stop).await;
+            self.sweep_volumes().await;
             tokio::select! {
                 () = tokio::time::sleep(PURGE_EVERY) => {}
                 _ = stop.changed() => {}

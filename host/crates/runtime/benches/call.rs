@@ -87,6 +87,7 @@ fn benchmark(criterion: &mut Criterion) {
         limits: Limits::default(),
         capabilities: Arc::default(),
         tenant: "org_1".into(),
+        logs: ringfence_runtime::LogOptions::default(),
     };
 
     let mut group = criterion.benchmark_group("call");

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringfence_runtime::{BotCall, Limits, NoSource, Outcome, Runtime, RuntimeConfig};
+use ringfence_runtime::{BotCall, Limits, LogOptions, NoSource, Outcome, Runtime, RuntimeConfig};
 
 /// How long the neighbour is measured beside each kind.
 const MEASURED: Duration = Duration::from_secs(3);
@@ -61,6 +61,7 @@ async fn call_of(runtime: &Runtime, wasm: Bytes, input: &str, tenant: &str, limi
         limits,
         capabilities: Arc::default(),
         tenant: tenant.into(),
+        logs: LogOptions::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capabilities;
 use crate::digest::Digest;
 use crate::limits::Limits;
-use crate::logs::LogLine;
+use crate::logs::{LogLine, LogOptions};
 
 /// One call to a bot.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub struct BotCall {
     pub capabilities: Arc<Capabilities>,
     /// On whose behalf: slots are shared out fairly between tenants.
     pub tenant: Arc<str>,
+    /// What becomes of its lines.
+    pub logs: LogOptions,
 }
 
 /// One call to an oracle. The same call on the same engine version has the same result and uses the same fuel

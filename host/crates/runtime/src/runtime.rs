@@ -1,6 +1,6 @@
 //! The door to the sandbox.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::bindings::types::Task;
 use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::call::{self, Frame};
 use crate::capability::Capabilities;
+use crate::capability::directories::{Directories, Volumes};
 use crate::child::CompileLimits;
 use crate::compile::{Compiler, LoadError, Loader};
 use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
@@ -18,6 +19,7 @@ use crate::digest::Digest;
 use crate::engine::{self, MAX_SLOTS};
 use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
 use crate::limits::{LimitError, Limits};
+use crate::logs::LogOptions;
 use crate::slots::{Asked, Slot, SlotLimits, Slots};
 use crate::state::{Profile, State, bot_linker, oracle_linker};
 
@@ -29,6 +31,9 @@ const MAX_WAITING_COMPILATIONS_PER_TENANT: u32 = 8;
 
 /// A time after which a compiler may be free, in milliseconds.
 const COMPILERS_RETRY_AFTER_MS: u64 = 10_000;
+
+/// A time after which a disk may answer again, in milliseconds.
+const DISK_RETRY_AFTER_MS: u64 = 1000;
 
 /// How much of this machine the sandbox takes.
 #[derive(Clone, Debug)]
@@ -184,6 +189,7 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     loader: Arc<Loader>,
     slots: Slots,
+    volumes: Volumes,
     lane: Slots,
     source: Arc<dyn ComponentSource>,
     config: RuntimeConfig,
@@ -268,7 +274,14 @@ impl Runtime {
             queue: config.queue_length.max(1),
             queue_per_tenant: config.queue_per_tenant.max(1),
         });
-        Ok(Self(Arc::new(Inner { loader: Arc::new(loader), slots, lane: lane(), source, config })))
+        Ok(Self(Arc::new(Inner {
+            loader: Arc::new(loader),
+            slots,
+            lane: lane(),
+            volumes: Volumes::default(),
+            source,
+            config,
+        })))
     }
 
     /// What this host runs guests with. Part of a receipt: fuel is comparable only under the same engine.
@@ -342,7 +355,7 @@ impl Runtime {
         cancelled: impl Future<Output = ()> + Send,
     ) -> Result<Invocation<String>, CallError> {
         let mut cancelled = std::pin::pin!(cancelled);
-        let (loaded, slot) = tokio::select! {
+        let (loaded, slot, directories) = tokio::select! {
             biased;
             () = &mut cancelled => return Err(CallError::Cancelled),
             admitted = self.admit_bot(&call) => admitted?,
@@ -351,13 +364,20 @@ impl Runtime {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
         };
         let frame = self.frame(&call.limits, &call.tenant);
-        let state =
-            State::new(&frame.limits, Profile::Live, call.capabilities, Arc::clone(&slot), frame.started);
+        let mut state = State::new(
+            &frame.limits,
+            Profile::Live,
+            call.capabilities,
+            Arc::clone(&slot),
+            frame.started,
+            call.logs,
+        );
+        state.directories = directories;
         let task = Task { id: call.invocation_id, input: call.input };
         call::handle(pre, state, &frame, task, cancelled).await
     }
 
-    async fn admit_bot(&self, call: &BotCall) -> Result<(Arc<Loaded>, Arc<Slot>), CallError> {
+    async fn admit_bot(&self, call: &BotCall) -> Result<(Arc<Loaded>, Arc<Slot>, Directories), CallError> {
         let loaded = self.loaded(call.digest, &call.tenant).await?;
         if !matches!(loaded.linked, Linked::Bot(_)) {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
@@ -368,7 +388,8 @@ impl Runtime {
             return Err(CallError::MissingGrant { capability: "kv" });
         }
         let slot = self.slot(&call.tenant).await?;
-        Ok((loaded, slot))
+        let directories = self.directories(call).await?;
+        Ok((loaded, slot, directories))
     }
 
     /// Calls an oracle in a fresh instance, under the deterministic profile. However the guest ends, the answer
@@ -385,9 +406,35 @@ impl Runtime {
         let frame = self.frame(&call.limits, &call.tenant);
         let capabilities = Arc::new(Capabilities { config: call.config, ..Capabilities::default() });
         let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
-        let state = State::new(&frame.limits, profile, capabilities, Arc::clone(&slot), frame.started);
+        let state = State::new(
+            &frame.limits,
+            profile,
+            capabilities,
+            Arc::clone(&slot),
+            frame.started,
+            LogOptions::default(),
+        );
         let (job, submission) = (call.job.into(), call.submission.into());
         call::evaluate(pre, state, &frame, job, submission).await
+    }
+
+    /// Removes a folder with all volumes in it, unless a call of this host uses one of them. Blocks. Returns whether it
+    /// is gone.
+    ///
+    /// # Errors
+    /// What the system said. What is left is removed by the next attempt.
+    pub fn remove_volumes(&self, folder: &Path) -> std::io::Result<bool> {
+        self.0.volumes.remove(folder)
+    }
+
+    /// The call's directories. Their folders may be on a disk that does not answer: that costs no more than the call.
+    async fn directories(&self, call: &BotCall) -> Result<Directories, CallError> {
+        let opening = self.0.volumes.open(&call.capabilities.directories, &call.tenant);
+        let wall_time_ms = call.limits.clamp_to(self.maximum()).wall_time_ms;
+        match tokio::time::timeout(Duration::from_millis(wall_time_ms), opening).await {
+            Ok(opened) => opened.map_err(|error| CallError::Internal(error.to_string())),
+            Err(_) => Err(CallError::Busy { retry_after_ms: DISK_RETRY_AFTER_MS }),
+        }
     }
 
     /// A call that begins now.

@@ -11,10 +11,11 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
+use crate::capability::directories::{self, Directories};
 use crate::capability::{Capabilities, clock, config, kv, log};
 use crate::engine::{FIRST_SLICE_TICKS, SLICE_TICKS};
 use crate::limits::{Ended, Limits, Meter};
-use crate::logs::{Logs, Output, Stream};
+use crate::logs::{LogOptions, Logs, Output, Stream};
 use crate::slots::Slot;
 
 /// The most bytes that a guest may hand to the host in one call: a log line, a value of the key-value store.
@@ -49,6 +50,7 @@ pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
+    pub(crate) directories: Directories,
     /// Also kept by the call, until the instance is gone from the pool.
     slot: Arc<Slot>,
 }
@@ -60,8 +62,9 @@ impl State {
         capabilities: Arc<Capabilities>,
         slot: Arc<Slot>,
         started: Instant,
+        lines: LogOptions,
     ) -> Self {
-        let logs = Logs::new(started, limits.log_bytes);
+        let logs = Logs::new(started, limits.log_bytes, lines);
         // The builder starts with nothing: no arguments, no environment, no directories, no addresses.
         let mut builder = WasiCtxBuilder::new();
         builder
@@ -79,7 +82,16 @@ impl State {
         };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
-        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock, slot }
+        Self {
+            wasi: builder.build(),
+            table,
+            meter: Meter::new(limits),
+            logs,
+            capabilities,
+            clock,
+            directories: Directories::none(),
+            slot,
+        }
     }
 
     /// The limit that was passed first, if any was.
@@ -157,6 +169,7 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     kv::link(&mut linker)?;
+    directories::link(&mut linker)?;
     Ok(linker)
 }
 

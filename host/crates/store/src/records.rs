@@ -87,13 +87,27 @@ pub async fn insert(s: &mut Session, records: &[Record]) -> Result<(), StoreErro
     add_usage(s, records.iter().map(|record| &record.call)).await
 }
 
+/// Adds what the run of an oracle has used, which is kept already, to the sums of its day: its submission has passed.
+///
+/// # Errors
+/// Those of the database; then nothing may be committed.
+pub async fn unseal(s: &mut Session, call: &Invocation) -> Result<(), StoreError> {
+    let mut sum = Sum::default();
+    sum.add_use(call);
+    write_sums(s, BTreeMap::from([((&call.org_id, day_of(call), &call.bot_id), sum)])).await
+}
+
 /// Adds calls to the sums of their day.
 async fn add_usage(s: &mut Session, calls: impl Iterator<Item = &Invocation>) -> Result<(), StoreError> {
     // In one order on every host: two that add to the same rows never wait for each other in a circle.
-    let mut sums: BTreeMap<(&OrgId, i64, &BotId), Sum> = BTreeMap::new();
+    let mut sums = BTreeMap::<_, Sum>::new();
     for call in calls {
         sums.entry((&call.org_id, day_of(call), &call.bot_id)).or_default().add(call);
     }
+    write_sums(s, sums).await
+}
+
+async fn write_sums(s: &mut Session, sums: BTreeMap<(&OrgId, i64, &BotId), Sum>) -> Result<(), StoreError> {
     let rows = sums.into_iter().map(|((org, day, bot), sum)| {
         let usage = &sum.usage;
         let mut row = args![
@@ -119,8 +133,16 @@ struct Sum {
 }
 
 impl Sum {
+    /// Adds a call. Of one about a submission, what it used could carry the work to a buyer who has not paid for it, and
+    /// so could a sum: it is counted, and added when the submission passes ([`unseal`]).
     fn add(&mut self, call: &Invocation) {
         self.calls += 1;
+        if call.submission_id.is_none() {
+            self.add_use(call);
+        }
+    }
+
+    fn add_use(&mut self, call: &Invocation) {
         self.completed += u64::from(call.outcome == "completed");
         let (sum, usage) = (&mut self.usage, &call.usage);
         sum.peak_memory_bytes = sum.peak_memory_bytes.max(usage.peak_memory_bytes);

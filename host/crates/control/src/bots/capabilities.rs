@@ -21,6 +21,7 @@ impl Control {
                 quota_bytes: grant.quota_bytes,
             }) as Arc<dyn ringfence_runtime::KvStore>
         });
-        Capabilities { config: bot.config.clone(), kv }
+        let directories = self.directories(&bot.bot_id, &bot.grants.directories);
+        Capabilities { config: bot.config.clone(), kv, directories }
     }
 }

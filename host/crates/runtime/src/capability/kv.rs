@@ -148,8 +148,7 @@ impl Host for State {
         value: Option<Vec<u8>>,
     ) -> wasmtime::Result<Result<bool, Error>> {
         let kv = Granted(self.capabilities.kv.clone());
-        let swap = async move { kv.compare_and_swap(&key, expected, value).await };
-        Ok(ended(self.begin(swap).await))
+        Ok(ended(self.begin(async move { kv.compare_and_swap(&key, expected, value).await }).await))
     }
 
     async fn list_keys(

@@ -99,5 +99,6 @@ pub(crate) async fn prepared(runtime: &Runtime, wasm: Bytes) -> BotCall {
         limits: Limits::default(),
         capabilities: Arc::default(),
         tenant: tenant(),
+        logs: ringfence_runtime::LogOptions::default(),
     }
 }

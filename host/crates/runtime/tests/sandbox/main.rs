@@ -10,6 +10,7 @@
 
 mod cache;
 mod compile;
+mod directories;
 mod guests;
 mod hostile;
 mod invalid;
