@@ -4,6 +4,7 @@ mod compile;
 mod crash;
 mod directories;
 mod faults;
+mod fence;
 mod job_done;
 mod limits;
 mod races;
