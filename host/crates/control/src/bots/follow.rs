@@ -86,7 +86,7 @@ impl Control {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let begun_at = self.clock.now();
         let resumed = last.is_some();
-        let sending = Sending {
+        let mut sending = Sending {
             control: self.clone(),
             caller: caller.clone(),
             bot,
@@ -102,7 +102,8 @@ impl Control {
             asked: None,
             seen: LruCache::new(SEEN),
         };
-        tokio::spawn(sending.run(cursor, resumed));
+        let begun = sending.begin(cursor, resumed).await;
+        tokio::spawn(sending.run(begun));
         Ok(receiver)
     }
 

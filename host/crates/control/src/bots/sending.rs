@@ -31,7 +31,7 @@ const AWAITED_AT_A_TIME: usize = 8;
 pub(super) const SEEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
 /// Why a follower ends.
-enum Over {
+pub(super) enum Over {
     /// All that was asked for was sent.
     Done,
     /// The client has gone.
@@ -88,8 +88,9 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) async fn run(mut self, cursor: Cursor, resumed: bool) {
-        let over = match self.begin(cursor, resumed).await {
+    /// Sends until it is over. `begun` is what [`Self::begin`] came to.
+    pub(super) async fn run(mut self, begun: Result<(), Over>) {
+        let over = match begun {
             Ok(()) => self.work().await.err().unwrap_or(Over::Done),
             Err(over) => over,
         };
@@ -105,7 +106,8 @@ impl Sending {
         let _ = self.sender.try_send(FollowEvent { id: None, name: "close", data });
     }
 
-    async fn begin(&mut self, cursor: Cursor, resumed: bool) -> Result<(), Over> {
+    /// Finds out where to begin. The client is answered behind this, so that it gets every call that begins after the answer.
+    pub(super) async fn begin(&mut self, cursor: Cursor, resumed: bool) -> Result<(), Over> {
         for (id, next) in cursor.open {
             let open = Open { next: next.unwrap_or(0), begun: next.is_some(), source: Source::Awaited };
             self.adopt(id, open);
@@ -128,6 +130,15 @@ impl Sending {
         let longest = self.control.longest_call();
         if self.call.is_none() {
             let floor = cursor.newest;
+            let from = floor.as_ref().filter(|_| resumed).map_or(self.since, InvocationId::made_at);
+            self.since = from.minus(longest);
+            self.control.recorder.settled().await;
+            for call in self.newest_calls().await? {
+                if !resumed || floor.as_ref().is_some_and(|floor| call.id <= *floor) {
+                    self.note(&call.id);
+                }
+            }
+            // After the look at what is kept: what begins from now on is neither noted there nor here.
             while let Some((call, _)) = self.place.next_begun() {
                 // Who begins to follow now gets the calls that run; who goes on, all that are newer.
                 let wanted = if resumed {
@@ -142,16 +153,8 @@ impl Sending {
                     self.adopt(call.id.clone(), open);
                 }
             }
-            let from = floor.as_ref().filter(|_| resumed).map_or(self.since, InvocationId::made_at);
-            self.since = from.minus(longest);
-            self.control.recorder.settled().await;
-            for call in self.newest_calls().await? {
-                if !resumed || floor.as_ref().is_some_and(|floor| call.id <= *floor) {
-                    self.note(&call.id);
-                }
-            }
         }
-        self.look().await
+        Ok(())
     }
 
     async fn work(&mut self) -> Result<(), Over> {
