@@ -8,3 +8,4 @@ mod limits;
 mod races;
 mod redaction;
 mod secrets;
+mod upgrade;

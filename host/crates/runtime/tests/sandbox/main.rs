@@ -10,9 +10,11 @@
 
 mod cache;
 mod compile;
+mod confine;
 mod guests;
 mod invalid;
 mod kv;
 mod oracles;
 mod outcomes;
 mod slots;
+mod upkeep;
