@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use arbitrary::Arbitrary;
+use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use ringfence_fuzz::{TOKIO, call, sandbox};
 use ringfence_runtime::{Capabilities, KvError, KvStore, Runtime, RuntimeConfig};
@@ -14,56 +14,14 @@ use ringfence_runtime::{Capabilities, KvError, KvStore, Runtime, RuntimeConfig};
 static SANDBOX: LazyLock<Runtime> =
     LazyLock::new(|| sandbox(RuntimeConfig { loaded_cache_bytes: 1, ..RuntimeConfig::default() }));
 
-/// A number as a guest would choose it to do harm, or not.
-#[derive(Arbitrary, Debug, Clone, Copy)]
-enum Number {
-    Small(u8),
-    InMemory(u16),
-    NearTheEnd(i8),
-    Any(i32),
-}
-
-impl Number {
-    fn get(self) -> i32 {
-        match self {
-            Self::Small(number) => number.into(),
-            Self::InMemory(number) => number.into(),
-            Self::NearTheEnd(number) => 65_536 + i32::from(number),
-            Self::Any(number) => number,
-        }
-    }
-}
-
-#[derive(Arbitrary, Debug)]
-enum Step {
-    Log([Number; 5]),
-    ConfigGet([Number; 3]),
-    ConfigEntries([Number; 1]),
-    KvGet([Number; 3]),
-    KvSet([Number; 5]),
-    KvDelete([Number; 3]),
-    KvList([Number; 6]),
-    Environment([Number; 1]),
-    Random(u64, Number),
-    Now,
-    Stdout,
-    Write([Number; 4]),
-    CheckWrite([Number; 2]),
-    Subscribe([Number; 1]),
-    DropStream([Number; 1]),
-    DropPollable([Number; 1]),
-    Poll([Number; 3]),
-    Store(Number, Number),
-    Grow(Number),
-}
-
-#[derive(Arbitrary, Debug)]
-struct Guest {
-    memory: Vec<u8>,
-    /// What its allocator answers: these in turn, then on from an address.
-    allocated: Vec<Number>,
-    steps: Vec<Step>,
-    returned: Number,
+/// A number as a guest would choose it to do harm, or not: small, in its memory of 64 KiB, near the end of that, or any.
+fn number(u: &mut Unstructured<'_>) -> arbitrary::Result<i32> {
+    Ok(match u.int_in_range(0..=3)? {
+        0 => i32::from(u.arbitrary::<u8>()?),
+        1 => i32::from(u.arbitrary::<u16>()?),
+        2 => 65_536 + i32::from(u.arbitrary::<i8>()?),
+        _ => u.arbitrary()?,
+    })
 }
 
 /// The component's types and imports, and all of them lowered on the memory of `$shared`.
@@ -141,17 +99,18 @@ const FUNCTIONS: &[(&str, &str, &str, &str)] = &[
     ("poll", r#"(func $poll "poll")"#, "i32 i32 i32", ""),
 ];
 
-fn text(guest: &Guest) -> String {
+fn text(u: &mut Unstructured<'_>) -> arbitrary::Result<String> {
     let mut text = format!("(component {IMPORTS}\n(core module $shared (memory (export \"memory\") 1)\n");
     text.push_str("(data (i32.const 0) \"");
-    for byte in guest.memory.iter().take(4096) {
+    for byte in u.arbitrary::<Vec<u8>>()?.iter().take(4096) {
         let _ = write!(text, "\\{byte:02x}");
     }
     text.push_str("\")\n(global $calls (mut i32) (i32.const 0)) (global $next (mut i32) (i32.const 8192))\n");
     text.push_str("(func (export \"realloc\") (param i32 i32 i32 i32) (result i32)\n");
     text.push_str("(global.set $calls (i32.add (global.get $calls) (i32.const 1)))\n");
-    for (place, number) in guest.allocated.iter().take(16).enumerate() {
-        let (turn, number) = (place + 1, number.get());
+    // What its allocator answers: these in turn, then on from an address.
+    for turn in 1..=u.int_in_range(0..=16)? {
+        let number = number(u)?;
         let _ = writeln!(
             text,
             "(if (i32.eq (global.get $calls) (i32.const {turn})) (then (return (i32.const {number}))))"
@@ -178,10 +137,10 @@ fn text(guest: &Guest) -> String {
         let _ = writeln!(with, "(export \"{name}\" (func ${name}))");
     }
     let mut body = String::new();
-    for step in guest.steps.iter().take(64) {
-        write_step(&mut body, step);
+    for _ in 0..u.int_in_range(0..=64)? {
+        write_step(&mut body, u)?;
     }
-    let returned = guest.returned.get();
+    let returned = number(u)?;
     let _ = write!(
         text,
         "(core module $main {main} (import \"\" \"memory\" (memory 1))
@@ -191,49 +150,33 @@ fn text(guest: &Guest) -> String {
             (canon lift (core func $main \"handle\") (memory (core memory $shared \"memory\"))
                 (realloc (core func $shared \"realloc\")))))"
     );
-    text
+    Ok(text)
 }
 
-fn write_step(body: &mut String, step: &Step) {
-    let mut call = |name: &str, numbers: &[Number]| {
-        let _ = write!(body, "(call ${name}");
-        for number in numbers {
-            let _ = write!(body, " (i32.const {})", number.get());
+/// A call of an import, a store or a growth.
+fn write_step(body: &mut String, u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    match u.int_in_range(0..=9)? {
+        0 => {
+            let _ = writeln!(body, "(i32.store (i32.const {}) (i32.const {}))", number(u)?, number(u)?);
         }
-        body.push_str(")\n");
-    };
-    match step {
-        Step::Log(numbers) => call("log", numbers),
-        Step::ConfigGet(numbers) => call("config-get", numbers),
-        Step::ConfigEntries(numbers) => call("config-entries", numbers),
-        Step::KvGet(numbers) => call("kv-get", numbers),
-        Step::KvSet(numbers) => call("kv-set", numbers),
-        Step::KvDelete(numbers) => call("kv-delete", numbers),
-        Step::KvList(numbers) => call("kv-list", numbers),
-        Step::Environment(numbers) => call("environment", numbers),
-        Step::Write(numbers) => call("write", numbers),
-        Step::CheckWrite(numbers) => call("check-write", numbers),
-        Step::DropStream(numbers) => call("drop-stream", numbers),
-        Step::DropPollable(numbers) => call("drop-pollable", numbers),
-        Step::Poll(numbers) => call("poll", numbers),
-        Step::Now | Step::Stdout | Step::Subscribe(_) => {
-            match step {
-                Step::Now => call("now", &[]),
-                Step::Subscribe(numbers) => call("subscribe", numbers),
-                _ => call("stdout", &[]),
+        1 => {
+            let _ = writeln!(body, "(drop (memory.grow (i32.const {})))", number(u)?);
+        }
+        2 => {
+            let name = if u.arbitrary()? { "drop-stream" } else { "drop-pollable" };
+            let _ = writeln!(body, "(call ${name} (i32.const {}))", number(u)?);
+        }
+        _ => {
+            let (name, _, parameters, results) = u.choose(FUNCTIONS)?;
+            let _ = write!(body, "(call ${name}");
+            for kind in parameters.split_whitespace() {
+                let value = number(u)?;
+                let _ = write!(body, " ({kind}.const {value})");
             }
-            body.push_str("drop\n");
-        }
-        Step::Random(length, address) => {
-            let _ = writeln!(body, "(call $random (i64.const {length}) (i32.const {}))", address.get());
-        }
-        Step::Store(address, value) => {
-            let _ = writeln!(body, "(i32.store (i32.const {}) (i32.const {}))", address.get(), value.get());
-        }
-        Step::Grow(pages) => {
-            let _ = writeln!(body, "(drop (memory.grow (i32.const {})))", pages.get());
+            body.push_str(if results.is_empty() { ")\n" } else { ") drop\n" });
         }
     }
+    Ok(())
 }
 
 /// A store that takes a few keys.
@@ -264,8 +207,9 @@ impl KvStore for Memory {
     }
 }
 
-fuzz_target!(|guest: Guest| {
-    let wasm = wat::parse_str(text(&guest)).expect("the text is right");
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = text(&mut Unstructured::new(data)) else { return };
+    let wasm = wat::parse_str(text).expect("the text is right");
     let info = TOKIO.block_on(SANDBOX.prepare(wasm.into())).expect("it may run");
     let config = [("key", "value"), ("", "empty"), ("long", "0123456789")];
     let config = config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();

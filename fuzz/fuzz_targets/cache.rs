@@ -5,21 +5,34 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use arbitrary::Arbitrary;
+use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use ringfence_fuzz::{TOKIO, bot, limits, sandbox};
 use ringfence_runtime::{BotCall, CallError, Digest, Runtime, RuntimeConfig};
 
-#[derive(Arbitrary, Debug)]
-enum File {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// What the host wrote, changed at some places.
-    Changed(Vec<(u32, u8)>),
-    /// What the host wrote, cut off here and with this behind it.
-    Cut(u32, Vec<u8>),
-    /// What the host wrote for another component.
-    Other,
+/// What lies in the file.
+fn file(u: &mut Unstructured<'_>, world: &World) -> arbitrary::Result<Vec<u8>> {
+    Ok(match u.int_in_range(0..=3)? {
+        // Any bytes.
+        0 => u.arbitrary()?,
+        // What the host wrote, changed at some places.
+        1 => {
+            let mut bytes = world.own.clone();
+            for change in u.arbitrary_iter::<(u32, u8)>()? {
+                let (place, byte) = change?;
+                let place = place as usize % bytes.len();
+                bytes[place] = byte;
+            }
+            bytes
+        }
+        // What the host wrote, cut off somewhere, and something behind it.
+        2 => {
+            let length = u.int_in_range(0..=world.own.len())?;
+            [&world.own[..length], &u.arbitrary::<Vec<u8>>()?].concat()
+        }
+        // What the host wrote for another component.
+        _ => world.other.clone(),
+    })
 }
 
 struct World {
@@ -52,21 +65,9 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { sandbox, own: read(&file), other: read(&other), file, digest, other_digest, _folder: folder }
 });
 
-fuzz_target!(|file: File| {
+fuzz_target!(|data: &[u8]| {
     let world = &*WORLD;
-    let bytes = match file {
-        File::Bytes(bytes) => bytes,
-        File::Changed(changes) => {
-            let mut bytes = world.own.clone();
-            for (place, byte) in changes {
-                let place = place as usize % bytes.len();
-                bytes[place] = byte;
-            }
-            bytes
-        }
-        File::Cut(length, rest) => [&world.own[..length as usize % (world.own.len() + 1)], &rest].concat(),
-        File::Other => world.other.clone(),
-    };
+    let Ok(bytes) = file(&mut Unstructured::new(data), world) else { return };
     std::fs::write(&world.file, &bytes).expect("the file is written");
     let call = |digest| {
         let call = BotCall {

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Unstructured;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use ringfence_fuzz::{TOKIO, bot, call, sandbox};
@@ -20,50 +20,38 @@ static SANDBOX: LazyLock<Runtime> = LazyLock::new(|| {
 /// A component that may run.
 static BOT: LazyLock<Bytes> = LazyLock::new(|| bot(""));
 
-#[derive(Arbitrary, Debug)]
-enum Upload {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// These bytes behind the header of a component.
-    Body(Vec<u8>),
-    /// A bot that may run, changed at some places.
-    Changed(Vec<(u16, u8)>),
-    /// A bot that may run, with this in place of a part of it.
-    Spliced(u16, u8, Vec<u8>),
-    /// A component of any shape.
-    Component(Vec<u8>),
-    /// A core module of any shape within a component.
-    Module(Vec<u8>),
-}
+const HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 
-fn component(upload: Upload) -> Option<Vec<u8>> {
-    const HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
-    Some(match upload {
-        Upload::Bytes(bytes) => bytes,
-        Upload::Body(bytes) => [HEADER, &bytes].concat(),
-        Upload::Changed(changes) => {
+/// What is uploaded.
+fn component(u: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
+    Ok(match u.int_in_range(0..=5)? {
+        // Any bytes.
+        0 => u.arbitrary()?,
+        // Any bytes behind the header of a component.
+        1 => [HEADER, &u.arbitrary::<Vec<u8>>()?].concat(),
+        // A bot that may run, changed at some places.
+        2 => {
             let mut bytes = BOT.to_vec();
-            for (place, byte) in changes {
+            for change in u.arbitrary_iter::<(u16, u8)>()? {
+                let (place, byte) = change?;
                 let place = usize::from(place) % bytes.len();
                 bytes[place] = byte;
             }
             bytes
         }
-        Upload::Spliced(start, length, part) => {
+        // A bot that may run, with something in place of a part of it.
+        3 => {
             let mut bytes = BOT.to_vec();
-            let start = usize::from(start) % bytes.len();
-            let end = (start + usize::from(length)).min(bytes.len());
-            bytes.splice(start..end, part);
+            let start = u.choose_index(bytes.len())?;
+            let end = (start + usize::from(u.arbitrary::<u8>()?)).min(bytes.len());
+            bytes.splice(start..end, u.arbitrary::<Vec<u8>>()?);
             bytes
         }
-        Upload::Component(seed) => {
-            let config = wasm_smith::Config::default();
-            wasm_smith::Component::new(config, &mut Unstructured::new(&seed)).ok()?.to_bytes()
-        }
-        Upload::Module(seed) => {
-            let module =
-                wasm_smith::Module::new(wasm_smith::Config::default(), &mut Unstructured::new(&seed));
-            let module = module.ok()?.to_bytes();
+        // A component of any shape.
+        4 => wasm_smith::Component::new(wasm_smith::Config::default(), u)?.to_bytes(),
+        // A core module of any shape within a component.
+        _ => {
+            let module = wasm_smith::Module::new(wasm_smith::Config::default(), u)?.to_bytes();
             let mut length = Vec::new();
             let mut rest = module.len();
             while rest > 0x7f {
@@ -76,8 +64,8 @@ fn component(upload: Upload) -> Option<Vec<u8>> {
     })
 }
 
-fuzz_target!(|upload: Upload| {
-    let Some(wasm) = component(upload) else { return };
+fuzz_target!(|data: &[u8]| {
+    let Ok(wasm) = component(&mut Unstructured::new(data)) else { return };
     match TOKIO.block_on(SANDBOX.prepare(wasm.into())) {
         Ok(info) if info.kind == Kind::Bot && info.capabilities.is_empty() => {
             call(&SANDBOX, info.digest, Capabilities::default());
