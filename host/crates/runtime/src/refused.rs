@@ -10,7 +10,7 @@ use crate::component::InvalidComponent;
 use crate::digest::Digest;
 
 /// Refusals that are remembered; the least recently asked for go first. The longest has 16 KiB of text.
-const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 
 /// How long that is remembered which may have been the machine's fault: it was busy, or short of memory.
 const UNLUCKY_FOR: Duration = Duration::from_secs(300);
