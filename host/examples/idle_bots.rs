@@ -85,7 +85,13 @@ async fn deploy(
                 }
                 let digest = digests.get(number % digests.len()).ok_or("no component")?;
                 let bot = json!({ "name": format!("bot-{number}"), "component": digest });
-                let answer = client.post(&url).bearer_auth(&key).json(&bot).send().await?;
+                // On a machine with other work the database may be busy for too long; then nothing was changed.
+                let answer = loop {
+                    let answer = client.post(&url).bearer_auth(&key).json(&bot).send().await?;
+                    if answer.status() != 503 {
+                        break answer;
+                    }
+                };
                 if answer.status() != 201 {
                     return Err(answer.text().await?.into());
                 }
