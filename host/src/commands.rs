@@ -12,9 +12,9 @@ use ringfence_runtime::{Runtime, RuntimeConfig};
 use ringfence_store::Store;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{CreateUser, Database, RotateMasterKey, RotateSigningKey};
+use crate::config::{CreateUser, Database, Precompile, RotateMasterKey, RotateSigningKey};
 use crate::master_key::{self, Rotation, Source};
-use crate::serve::{Failure, block_on, open_store};
+use crate::serve::{Failure, block_on, compiler, open_store};
 
 /// Makes and prints an operator key.
 pub(crate) fn operator_key(database: &Database) -> Result<(), Failure> {
@@ -150,6 +150,37 @@ pub(crate) fn verify_audit_log(database: &Database) -> Result<(), Failure> {
             Ok(())
         } else {
             Err(format!("{broken} of {} chains are broken", reports.len()).into())
+        }
+    })
+}
+
+/// Compiles what is in use and has no code for this program's engine. Changes nothing but the folder of compiled code:
+/// an older host goes on with the database as it is.
+pub(crate) fn precompile(arguments: &Precompile) -> Result<(), Failure> {
+    block_on(async {
+        let database = &arguments.database;
+        let store = Store::connect_beside_older(&database.url()).await?;
+        let config = RuntimeConfig {
+            cache_dir: Some(database.compiled()),
+            slots: 1,
+            compiler: compiler()?,
+            compile_limits: arguments.compiling.limits(),
+            ..RuntimeConfig::default()
+        };
+        let runtime = Runtime::new(config, Arc::new(StoredComponents(store.clone())))?;
+        let report = ringfence_control::precompile(&store, &runtime, |place, all, digest, done| {
+            let done = done.map_or_else(|error| format!("not compiled: {error}"), |()| "compiled".to_owned());
+            // Progress: a terminal that is gone is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "{place} of {all}: {digest} {done}");
+        })
+        .await?;
+        store.close().await;
+        say(&format!("{} compiled, {} were there, {} failed", report.compiled, report.kept, report.failed))?;
+        // What cannot be compiled could not be called by the older host either, or not by this one.
+        if report.failed == 0 {
+            Ok(())
+        } else {
+            Err(format!("{} components have no code", report.failed).into())
         }
     })
 }

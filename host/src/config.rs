@@ -40,6 +40,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Compile what the deployed bots run, before this version takes over: beside the older host that still serves.
+    Precompile(Precompile),
     /// Print the permission matrix: which role may do what.
     Permissions,
     /// Print the OpenAPI document.
@@ -133,10 +135,49 @@ pub(crate) struct Database {
     pub(crate) master_key_file: Option<PathBuf>,
 }
 
+/// What compiling one component may take.
+#[derive(Debug, Args)]
+pub(crate) struct Compiling {
+    /// Address space that compiling one component may take, in bytes.
+    #[arg(long, env = "RINGFENCE_COMPILE_MEMORY_BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(256 << 20..))]
+    compile_memory_bytes: u64,
+
+    /// Processor time that compiling one component may take.
+    #[arg(long, env = "RINGFENCE_COMPILE_CPU_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    compile_cpu_seconds: u64,
+
+    /// How long compiling one component may take.
+    #[arg(long, env = "RINGFENCE_COMPILE_TIMEOUT_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    compile_timeout_seconds: u64,
+}
+
+impl Compiling {
+    pub(crate) fn limits(&self) -> CompileLimits {
+        CompileLimits {
+            memory_bytes: self.compile_memory_bytes,
+            cpu_seconds: self.compile_cpu_seconds,
+            wall_time_ms: self.compile_timeout_seconds * 1000,
+            ..CompileLimits::default()
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Precompile {
+    #[command(flatten)]
+    pub(crate) database: Database,
+
+    #[command(flatten)]
+    pub(crate) compiling: Compiling,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) database: Database,
+
+    #[command(flatten)]
+    pub(crate) compiling: Compiling,
 
     /// Address and port to listen on.
     #[arg(long, env = "RINGFENCE_LISTEN", default_value = "127.0.0.1:8080")]
@@ -185,18 +226,6 @@ pub(crate) struct Serve {
     /// The largest component that can be uploaded, in bytes.
     #[arg(long, env = "RINGFENCE_MAX_COMPONENT_BYTES", default_value_t = 64 << 20)]
     pub(crate) max_component_bytes: usize,
-
-    /// Address space that compiling one component may take, in bytes.
-    #[arg(long, env = "RINGFENCE_COMPILE_MEMORY_BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(256 << 20..))]
-    pub(crate) compile_memory_bytes: u64,
-
-    /// Processor time that compiling one component may take.
-    #[arg(long, env = "RINGFENCE_COMPILE_CPU_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) compile_cpu_seconds: u64,
-
-    /// How long compiling one component may take.
-    #[arg(long, env = "RINGFENCE_COMPILE_TIMEOUT_SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) compile_timeout_seconds: u64,
 
     /// The largest JSON body, in bytes.
     #[arg(long, env = "RINGFENCE_MAX_BODY_BYTES", default_value_t = 4 << 20)]
@@ -353,16 +382,6 @@ impl Serve {
         }
     }
 
-    /// What compiling one component may take.
-    pub(crate) fn compile_limits(&self) -> CompileLimits {
-        CompileLimits {
-            memory_bytes: self.compile_memory_bytes,
-            cpu_seconds: self.compile_cpu_seconds,
-            wall_time_ms: self.compile_timeout_seconds * 1000,
-            ..CompileLimits::default()
-        }
-    }
-
     /// What the API holds its clients' connections to.
     pub(crate) fn connections(&self) -> ConnectionLimits {
         ConnectionLimits {
@@ -382,6 +401,11 @@ impl Database {
             || format!("sqlite:{}", self.data_dir.join("ringfence.db").display()),
             |url| url.expose_secret().to_owned(),
         )
+    }
+
+    /// The folder of compiled code.
+    pub(crate) fn compiled(&self) -> PathBuf {
+        self.data_dir.join("compiled")
     }
 
     fn has_placeholder_password(&self) -> bool {

@@ -27,6 +27,7 @@ fn main() -> std::process::ExitCode {
             commands::rotate_signing_key(&arguments)
         }
         Command::Audit { command: AuditCommand::Verify(database) } => commands::verify_audit_log(&database),
+        Command::Precompile(arguments) => commands::precompile(&arguments),
         Command::Permissions => commands::permissions(),
         Command::Openapi => print_openapi(),
         Command::CompileComponent => ringfence_runtime::compile_from_stdin().map_err(Into::into),

@@ -67,16 +67,13 @@ async fn run(config: Serve) -> Result<(), Failure> {
     let store = open_store(&config.database).await?;
     let runtime = Runtime::new(
         RuntimeConfig {
-            cache_dir: Some(config.database.data_dir.join("compiled")),
+            cache_dir: Some(config.database.compiled()),
             slots: config.slots,
             slots_per_tenant: config.slots_per_org,
             queue_per_tenant: config.queue_per_org,
             max_component_bytes: config.max_component_bytes,
-            compiler: Compiler::Child {
-                program: myself().map_err(doing("the program's own file cannot be found"))?,
-                arguments: vec![COMPILE_COMPONENT.into()],
-            },
-            compile_limits: config.compile_limits(),
+            compiler: compiler()?,
+            compile_limits: config.compiling.limits(),
             ..RuntimeConfig::default()
         },
         Arc::new(StoredComponents(store.clone())),
@@ -154,6 +151,14 @@ async fn run(config: Serve) -> Result<(), Failure> {
     }
     store.close().await;
     Ok(())
+}
+
+/// This program is its own compiler.
+pub(crate) fn compiler() -> Result<Compiler, Failure> {
+    Ok(Compiler::Child {
+        program: myself().map_err(doing("the program's own file cannot be found"))?,
+        arguments: vec![COMPILE_COMPONENT.into()],
+    })
 }
 
 /// This program, for its children. Linux has a name for it that stays right when another version is installed over

@@ -143,6 +143,14 @@ async fn a_bomb_is_defused_while_others_are_served(engine: Engine) {
     expect_problem(&refused, 422, "compilation_limit");
     assert!(refused.text.contains("2 s of processor time"), "{}", refused.text);
     nothing_is_stored(&client, &eve).await;
+
+    // Whoever sends the same again is told the same, and no compiler works for it.
+    let compilers_before = host.log().matches("was not compiled").count();
+    for client in [&ada, &eve] {
+        let again = host.client().upload(&client.key, bomb(500_000)).await;
+        expect_problem(&again, 422, "compilation_limit");
+    }
+    assert_eq!(host.log().matches("was not compiled").count(), compilers_before);
 }
 
 async fn a_bomb_of_memory_is_defused(engine: Engine) {
@@ -179,6 +187,11 @@ async fn a_child_has_nothing_of_its_host_and_goes_with_its_client(engine: Engine
     let process = PathBuf::from(format!("/proc/{pid}"));
     assert_eq!(std::fs::read(process.join("environ")).unwrap(), b"");
     assert_eq!(std::fs::read_link(process.join("cwd")).unwrap(), PathBuf::from("/"));
+    let status = until("its filter", || {
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        status.lines().any(|line| words(line) == "Seccomp: 2").then_some(status)
+    });
+    assert!(status.await.lines().any(|line| words(line) == "NoNewPrivs: 1"));
     let open = std::fs::read_dir(process.join("fd")).unwrap().flatten();
     let open: BTreeSet<String> = open
         .map(|entry| {

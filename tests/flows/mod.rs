@@ -11,3 +11,4 @@ mod races;
 mod record;
 mod redaction;
 mod secrets;
+mod upgrade;

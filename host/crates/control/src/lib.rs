@@ -9,6 +9,7 @@ mod accounts;
 mod audit;
 mod bots;
 mod caller;
+mod compiled;
 mod components;
 mod error;
 mod events;
@@ -48,6 +49,7 @@ pub use bots::{
     LogPolicy, MAX_FOLLOW, NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
+pub use compiled::{PrecompileReport, components_in_use, precompile};
 pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;

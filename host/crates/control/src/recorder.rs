@@ -18,6 +18,10 @@ const UNIT_BYTES: usize = 4 << 10;
 /// How many records share a transaction at most.
 const MOST_AT_ONCE: usize = 512;
 
+/// How long the first record waits for others to share its transaction, unless somebody waits for it: a transaction
+/// writes the same few pages for one record as for a hundred.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// How long a call waits for a place before it begins.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,12 @@ enum Item {
     },
     /// Answered when everything that came before is written.
     Mark(oneshot::Sender<()>),
+}
+
+impl Item {
+    const fn is_awaited(&self) -> bool {
+        matches!(self, Self::Mark(_) | Self::Record { written: Some(_), .. })
+    }
 }
 
 impl Recorder {
@@ -96,6 +106,7 @@ impl Recorder {
 async fn write_all(store: Store, mut items: mpsc::UnboundedReceiver<Item>) {
     let mut taken = Vec::with_capacity(MOST_AT_ONCE);
     while items.recv_many(&mut taken, MOST_AT_ONCE).await > 0 {
+        let _ = tokio::time::timeout(GATHER, gather(&mut items, &mut taken)).await;
         let (mut records, mut held, mut told) = (Vec::with_capacity(taken.len()), Vec::new(), Vec::new());
         for item in taken.drain(..) {
             match item {
@@ -111,6 +122,21 @@ async fn write_all(store: Store, mut items: mpsc::UnboundedReceiver<Item>) {
         drop(held);
         for waiting in told {
             let _ = waiting.send(());
+        }
+    }
+}
+
+/// Takes what comes, until somebody waits for it or it is enough. Whenever it is dropped, what it took is in `taken`.
+async fn gather(items: &mut mpsc::UnboundedReceiver<Item>, taken: &mut Vec<Item>) {
+    let mut looked_at = 0;
+    loop {
+        if taken.len() >= MOST_AT_ONCE || taken.iter().skip(looked_at).any(Item::is_awaited) {
+            return;
+        }
+        looked_at = taken.len();
+        let room = MOST_AT_ONCE - looked_at;
+        if items.recv_many(taken, room).await == 0 {
+            return;
         }
     }
 }

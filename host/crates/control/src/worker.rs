@@ -97,7 +97,7 @@ impl Control {
     pub async fn work(self, stop: watch::Receiver<bool>) {
         let evaluations = self.work_off(TaskKind::Evaluate, self.settings.oracle_concurrency, stop.clone());
         let expiries = self.work_off(TaskKind::Expire, EXPIRY_CONCURRENCY, stop.clone());
-        tokio::join!(evaluations, expiries, self.forget_old(stop));
+        tokio::join!(evaluations, expiries, self.forget_old(stop.clone()), self.keep_compiled(stop));
     }
 
     async fn work_off(&self, kind: TaskKind, concurrency: u32, mut stop: watch::Receiver<bool>) {

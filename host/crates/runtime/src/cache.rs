@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash as _, Hasher};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use wasmtime::Engine;
 
 use crate::component::{ComponentInfo, Linked};
 use crate::digest::{Digest, hex};
+use crate::upkeep;
 
 /// A component that can be called.
 pub(crate) struct Loaded {
@@ -105,9 +106,17 @@ impl DiskCache {
         })
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What stands for this engine in the names of files.
+    pub(crate) fn engine_name(&self) -> String {
+        hex(&self.engine_hash).chars().take(16).collect()
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
-        let engine: String = hex(&self.engine_hash).chars().take(16).collect();
-        self.directory.join(format!("{}-{engine}.cwasm", digest.to_hex()))
+        self.directory.join(format!("{}-{}.cwasm", digest.to_hex(), self.engine_name()))
     }
 
     fn header(&self, digest: &Digest) -> Vec<u8> {
@@ -117,11 +126,15 @@ impl DiskCache {
     /// The verified code of a component, if it is here. The bytes that were verified are the bytes returned:
     /// the file is read once and not looked at again.
     pub(crate) fn load(&self, digest: &Digest) -> Result<Option<Verified>, Unusable> {
-        let bytes = match fs::read(self.path(digest)) {
-            Ok(bytes) => bytes,
+        let mut file = match File::open(self.path(digest)) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // One that cannot be marked is made again some day.
+        let _ = upkeep::mark_used(&file);
         let (tag, covered) = bytes.split_at_checked(TAG_BYTES).ok_or(Unusable::Forged)?;
         hmac::verify(&self.key, covered, tag).map_err(|_| Unusable::Forged)?;
         let header = self.header(digest);

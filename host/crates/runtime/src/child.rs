@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, Command};
 
 use crate::component::{self, InvalidComponent};
-use crate::engine;
+use crate::{confine, engine};
 
 /// What compiling one component may take. Holds for [`Compiler::Child`](crate::Compiler::Child) alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct CompileLimits {
 
 impl Default for CompileLimits {
     fn default() -> Self {
-        Self { memory_bytes: 4 << 30, cpu_seconds: 60, wall_time_ms: 90_000, code_bytes: 512 << 20 }
+        Self { memory_bytes: 4 << 30, cpu_seconds: 60, wall_time_ms: 300_000, code_bytes: 512 << 20 }
     }
 }
 
@@ -45,6 +45,8 @@ impl Default for CompileLimits {
 pub(crate) enum CompileError {
     /// It is the component's fault, or has to be taken for it.
     Invalid(InvalidComponent),
+    /// The same, but it may have been the machine's: it was busy, or short of memory.
+    Unlucky(InvalidComponent),
     /// It is the host's: a child could not be started or spoken to, or what it made does not load.
     Failed(String),
 }
@@ -52,8 +54,8 @@ pub(crate) enum CompileError {
 const MAGIC_BYTES: usize = 8;
 const CODE: &[u8; MAGIC_BYTES] = b"RFCODE01";
 const REFUSED: &[u8; MAGIC_BYTES] = b"RFERROR1";
-/// Address space, seconds, length of the component: each little-endian.
-const HEADER_BYTES: usize = 24;
+/// Address space, seconds, length of the component, and 1 if the child has to confine itself: each little-endian.
+const HEADER_BYTES: usize = 32;
 /// The most of a refusal that is looked at. It is text, and goes to the uploader.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
 /// How much less than the host the child asks of the scheduler.
@@ -94,16 +96,22 @@ pub(crate) async fn compile(
         Ok((answer, status))
     };
     match tokio::time::timeout(Duration::from_millis(limits.wall_time_ms), conversation).await {
-        Err(_) => Err(passed(format!("{} ms", limits.wall_time_ms))),
+        Err(_) => {
+            let limit = format!("{} ms, perhaps because this host was busy", limits.wall_time_ms);
+            Err(CompileError::Unlucky(passed(limit)))
+        }
         Ok(Err(error)) => Err(failed(error)),
-        Ok(Ok((_, None))) => Err(passed(format!("{} bytes of code", limits.code_bytes))),
+        Ok(Ok((_, None))) => {
+            Err(CompileError::Invalid(passed(format!("{} bytes of code", limits.code_bytes))))
+        }
         Ok(Ok((answer, Some(status)))) => understand(answer, status, limits),
     }
 }
 
 /// Hands over the component and then holds the pipe open. A child that does not read it says why by its end.
 async fn ask(mut stdin: ChildStdin, limits: &CompileLimits, wasm: &[u8]) -> std::convert::Infallible {
-    let header = [limits.memory_bytes, limits.cpu_seconds, wasm.len() as u64].map(u64::to_le_bytes);
+    let confined = u64::from(confine::is_possible());
+    let header = [limits.memory_bytes, limits.cpu_seconds, wasm.len() as u64, confined].map(u64::to_le_bytes);
     let _ = async {
         stdin.write_all(header.as_flattened()).await?;
         stdin.write_all(wasm).await
@@ -112,8 +120,8 @@ async fn ask(mut stdin: ChildStdin, limits: &CompileLimits, wasm: &[u8]) -> std:
     std::future::pending().await
 }
 
-fn passed(limit: String) -> CompileError {
-    CompileError::Invalid(InvalidComponent::CompilationLimit { limit })
+fn passed(limit: String) -> InvalidComponent {
+    InvalidComponent::CompilationLimit { limit }
 }
 
 fn understand(
@@ -121,22 +129,28 @@ fn understand(
     status: ExitStatus,
     limits: &CompileLimits,
 ) -> Result<Vec<u8>, CompileError> {
+    let failed = |message: &str| InvalidComponent::CompileFailed { message: message.to_owned() };
     if let Some(signal) = status.signal() {
+        if signal == Signal::SYS.as_raw() {
+            // Either the compiler has a bug that somebody uses, or it needs what `confine` does not know of.
+            tracing::error!("a compiler's process asked the system for what it may not have, and was killed");
+            let message = "the host's compiler asked the system for what it may not have";
+            return Err(CompileError::Invalid(failed(message)));
+        }
         tracing::warn!(signal, "a compiler's process was ended by a signal");
-        return Err(passed(if signal == Signal::XCPU.as_raw() {
-            format!("{} s of processor time", limits.cpu_seconds)
+        return Err(if signal == Signal::XCPU.as_raw() {
+            CompileError::Invalid(passed(format!("{} s of processor time", limits.cpu_seconds)))
         } else if signal == Signal::ABORT.as_raw() {
             // What Rust does when there is no memory, or no stack.
-            format!("{} bytes of memory, or its stack", limits.memory_bytes)
+            CompileError::Invalid(passed(format!("{} bytes of memory, or its stack", limits.memory_bytes)))
         } else {
-            format!("this host has for it (its process was ended by signal {signal})")
-        }));
+            let limit = format!("this host has for it (its process was ended by signal {signal})");
+            CompileError::Unlucky(passed(limit))
+        });
     }
     let unusable = |what: &str| {
         tracing::warn!(%status, what, "a compiler's process gave no answer");
-        CompileError::Invalid(InvalidComponent::CompileFailed {
-            message: "the host's compiler ended without an answer".to_owned(),
-        })
+        CompileError::Unlucky(failed("the host's compiler ended without an answer"))
     };
     if !status.success() {
         return Err(unusable("it failed"));
@@ -167,7 +181,7 @@ pub fn compile_from_stdin() -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut header = [[0; 8]; HEADER_BYTES / 8];
     input.read_exact(header.as_flattened_mut())?;
-    let [memory_bytes, cpu_seconds, length] = header.map(u64::from_le_bytes);
+    let [memory_bytes, cpu_seconds, length, confined] = header.map(u64::from_le_bytes);
     limit(memory_bytes, cpu_seconds)?;
     let mut wasm = Vec::new();
     input.by_ref().take(length).read_to_end(&mut wasm)?;
@@ -176,6 +190,9 @@ pub fn compile_from_stdin() -> io::Result<()> {
     }
     drop(input);
     end_with_the_host()?;
+    if confined != 0 {
+        confine::confine_this_process().map_err(io::Error::other)?;
+    }
 
     let compiled = engine::compiling().and_then(|engine| engine.precompile_component(&wasm));
     let mut output = io::stdout().lock();
@@ -232,11 +249,15 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// The host holds the other end of standard input for as long as it waits, and so does the system for it.
+/// The host holds the other end of standard input for as long as it waits, and so does the system for it. Returns when
+/// the thread that waits is past its start, which asks more of the system than is left to it afterwards.
 fn end_with_the_host() -> io::Result<()> {
-    let wait = || {
+    let (begun, begins) = std::sync::mpsc::channel();
+    let wait = move || {
+        let _ = begun.send(());
         let _ = io::stdin().lock().read(&mut [0]);
         std::process::exit(1);
     };
-    std::thread::Builder::new().stack_size(64 << 10).spawn(wait).map(drop)
+    std::thread::Builder::new().stack_size(64 << 10).spawn(wait)?;
+    begins.recv().map_err(io::Error::other)
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -15,7 +16,8 @@ use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::child::{self, CompileError, CompileLimits};
 use crate::component::{self, InvalidComponent, Linkers};
 use crate::digest::Digest;
-use crate::slots::Slots;
+use crate::refused::Refused;
+use crate::slots::{Slot, Slots};
 
 /// Where components are compiled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,14 @@ pub(crate) struct Loader {
     pub(crate) slots: Slots,
     /// How long a caller waits for one of them, and how long while another loads the same component.
     pub(crate) patience: Duration,
+    /// Loads that need a compiler now. What compiles ahead gives way to them.
+    pub(crate) urgent: watch::Sender<usize>,
+    /// What was refused.
+    pub(crate) refused: Refused,
+    /// Compilers started so far.
+    pub(crate) compilations: AtomicU64,
+    /// Components loaded from disk so far.
+    pub(crate) loaded_from_disk: AtomicU64,
     /// One gate for each component that is being loaded, so that callers who come at the same time wait for
     /// one load instead of each doing their own.
     pub(crate) gates: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
@@ -64,10 +74,26 @@ pub(crate) enum LoadError<E> {
     Interrupted,
 }
 
+/// Needs a compiler for as long as it lives.
+struct Urgent<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Urgent<'a> {
+    fn new(urgent: &'a watch::Sender<usize>) -> Self {
+        urgent.send_modify(|urgent| *urgent += 1);
+        Self(urgent)
+    }
+}
+
+impl Drop for Urgent<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|urgent| *urgent = urgent.saturating_sub(1));
+    }
+}
+
 impl<E> From<CompileError> for LoadError<E> {
     fn from(error: CompileError) -> Self {
         match error {
-            CompileError::Invalid(error) => Self::Invalid(error),
+            CompileError::Invalid(error) | CompileError::Unlucky(error) => Self::Invalid(error),
             CompileError::Failed(reason) => Self::Failed(reason),
         }
     }
@@ -98,21 +124,67 @@ impl Loader {
                 return Ok(loaded);
             }
         }
+        if let Some(error) = self.refused.get(&digest) {
+            return Err(LoadError::Invalid(error));
+        }
 
         let wasm = source().await.map_err(LoadError::Source)?;
         let size = wasm.len() as u64;
-        let code = self.compile(wasm, tenant).await?;
+        let code = {
+            let _urgent = Urgent::new(&self.urgent);
+            let slot = tokio::time::timeout(self.patience, self.slots.take(tenant)).await;
+            let slot = slot.map_err(|_| LoadError::Busy)?.map_err(|_| LoadError::Busy)?;
+            self.compile(digest, wasm, Some(slot)).await?
+        };
         let loader = Arc::clone(self);
         let adopted = tokio::task::spawn_blocking(move || loader.adopt(digest, size, &code));
-        adopted.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
+        adopted.await.map_err(|_| LoadError::Interrupted)?.map_err(|error| {
+            self.remember(digest, &error);
+            error.into()
+        })
     }
 
-    async fn compile<E>(&self, wasm: Bytes, tenant: &Arc<str>) -> Result<Vec<u8>, LoadError<E>> {
-        let slot = tokio::time::timeout(self.patience, self.slots.take(tenant)).await;
-        let slot = slot.map_err(|_| LoadError::Busy)?.map_err(|_| LoadError::Busy)?;
-        match &self.compiler {
+    /// Compiles ahead of any call and keeps the code on disk. Takes no slot: it begins when nobody needs a compiler and
+    /// gives way, from the start again, as soon as anybody does.
+    pub(crate) async fn compile_ahead<E>(
+        self: &Arc<Self>,
+        digest: Digest,
+        wasm: Bytes,
+    ) -> Result<(), LoadError<E>> {
+        let size = wasm.len() as u64;
+        let mut urgent = self.urgent.subscribe();
+        let code = loop {
+            let _ = urgent.wait_for(|urgent| *urgent == 0).await;
+            let compiling = self.compile(digest, wasm.clone(), None);
+            if self.compiler == Compiler::InProcess {
+                // A thread cannot be ended.
+                break compiling.await?;
+            }
+            tokio::select! {
+                biased;
+                _ = urgent.wait_for(|urgent| *urgent > 0) => {}
+                code = compiling => break code?,
+            }
+        };
+        let loader = Arc::clone(self);
+        // What a component may do here is looked at whenever its code is loaded.
+        let kept = tokio::task::spawn_blocking(move || loader.keep(digest, size, &code));
+        let kept = kept.await.map_err(|_| LoadError::Interrupted)?;
+        kept.map_err(|reason| LoadError::Failed(format!("compiled code could not be kept: {reason}")))
+    }
+
+    /// Runs a compiler. Dropping the future ends one that is a process of its own.
+    async fn compile<E>(
+        &self,
+        digest: Digest,
+        wasm: Bytes,
+        slot: Option<Slot>,
+    ) -> Result<Vec<u8>, LoadError<E>> {
+        self.compilations.fetch_add(1, Ordering::Relaxed);
+        let (begun, wasm_bytes) = (Instant::now(), wasm.len());
+        let compiled = match &self.compiler {
             Compiler::Child { program, arguments } => {
-                Ok(child::compile(program, arguments, &self.limits, &wasm).await?)
+                child::compile(program, arguments, &self.limits, &wasm).await
             }
             Compiler::InProcess => {
                 let engine = self.engine.clone();
@@ -123,8 +195,30 @@ impl Loader {
                     engine.precompile_component(&wasm)
                 });
                 let compiled = compiled.await.map_err(|_| LoadError::Interrupted)?;
-                compiled.map_err(|error| component::classify(format!("{error:#}")).into())
+                compiled.map_err(|error| CompileError::Invalid(component::classify(format!("{error:#}"))))
             }
+        };
+        let took_ms = begun.elapsed().as_millis();
+        match compiled {
+            Ok(code) => {
+                tracing::info!(%digest, wasm_bytes, code_bytes = code.len(), took_ms, "compiled a component");
+                Ok(code)
+            }
+            Err(error) => {
+                self.remember(digest, &error);
+                let error = LoadError::from(error);
+                tracing::info!(%digest, wasm_bytes, took_ms, "a component was not compiled");
+                Err(error)
+            }
+        }
+    }
+
+    /// So that the next upload of the same costs nothing.
+    fn remember(&self, digest: Digest, error: &CompileError) {
+        match error {
+            CompileError::Invalid(error) => self.refused.for_good(digest, error),
+            CompileError::Unlucky(error) => self.refused.for_now(digest, error),
+            CompileError::Failed(_) => {}
         }
     }
 
@@ -160,6 +254,7 @@ impl Loader {
                 |reason| tracing::warn!(%digest, %reason, "compiled code did not load; compiling again"),
             )
             .ok()?;
+        self.loaded_from_disk.fetch_add(1, Ordering::Relaxed);
         self.finish(&component, digest, u64::from_le_bytes(*size))
             .inspect_err(|reason| tracing::warn!(%digest, %reason, "a kept component may no longer run here"))
             .ok()
@@ -178,13 +273,16 @@ impl Loader {
             Err(reason) => CompileError::Failed(format!("compiled code does not load: {reason}")),
         })?;
         let loaded = self.finish(&component, digest, size).map_err(CompileError::Invalid)?;
-        if let Some(disk) = &self.disk {
-            // The cache is a help, not a promise: what cannot be kept is compiled again next time.
-            if let Err(reason) = disk.store(&digest, &[size.to_le_bytes().as_slice(), code].concat()) {
-                tracing::warn!(%digest, %reason, "compiled code could not be kept");
-            }
+        // The cache is a help, not a promise: what cannot be kept is compiled again next time.
+        if let Err(reason) = self.keep(digest, size, code) {
+            tracing::warn!(%digest, %reason, "compiled code could not be kept");
         }
         Ok(loaded)
+    }
+
+    fn keep(&self, digest: Digest, size: u64, code: &[u8]) -> std::io::Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        disk.store(&digest, &[size.to_le_bytes().as_slice(), code].concat())
     }
 
     /// Checks and links, and puts the result into the memory cache. Also done for code from disk: what a

@@ -33,6 +33,7 @@ mod capability;
 mod child;
 mod compile;
 mod component;
+mod confine;
 mod digest;
 mod engine;
 mod epoch;
@@ -40,9 +41,11 @@ mod invocation;
 mod lane;
 mod limits;
 mod logs;
+mod refused;
 mod runtime;
 mod slots;
 mod state;
+mod upkeep;
 
 pub use capability::Capabilities;
 pub use capability::clock::CLOCK_STEP_NS;
@@ -51,6 +54,8 @@ pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
 pub use child::{CompileLimits, compile_from_stdin};
 pub use compile::Compiler;
 pub use component::{ComponentInfo, InvalidComponent, Kind};
+#[doc(hidden)]
+pub use confine::confine_this_process;
 pub use digest::{Digest, InvalidDigest};
 pub use engine::MAX_STACK_BYTES;
 #[doc(hidden)]
@@ -60,5 +65,8 @@ pub use invocation::{
 };
 pub use limits::{LimitError, Limits};
 pub use logs::{Level, LineSink, LogLine, LogOptions, Stream};
-pub use runtime::{ComponentSource, Load, NoSource, PrepareError, Runtime, RuntimeConfig, StartError};
+pub use runtime::{
+    ComponentSource, Load, NoSource, Precompiled, PrepareError, Runtime, RuntimeConfig, StartError,
+};
 pub use state::MAX_HOST_CALL_BYTES;
+pub use upkeep::Swept;

@@ -1,11 +1,14 @@
 //! The door to the sandbox.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::bindings::types::Task;
 use crate::cache::{DiskCache, Loaded, LoadedCache};
@@ -15,13 +18,16 @@ use crate::capability::directories::{Directories, Volumes};
 use crate::child::CompileLimits;
 use crate::compile::{Compiler, LoadError, Loader};
 use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
+use crate::confine;
 use crate::digest::Digest;
 use crate::engine::{self, MAX_SLOTS};
 use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
 use crate::limits::{LimitError, Limits};
 use crate::logs::LogOptions;
+use crate::refused::Refused;
 use crate::slots::{Asked, Slot, SlotLimits, Slots};
 use crate::state::{Profile, State, bot_linker, oracle_linker};
+use crate::upkeep::Swept;
 
 /// Components that may wait for a compiler. Their bytes are in memory meanwhile.
 const MAX_WAITING_COMPILATIONS: u32 = 32;
@@ -180,6 +186,19 @@ pub struct Load {
     pub loaded_components: usize,
     /// Bytes of their compiled code.
     pub loaded_bytes: usize,
+    /// Compilers started since this began.
+    pub compilations: u64,
+    /// Components loaded from disk since this began.
+    pub loaded_from_disk: u64,
+}
+
+/// Whether there was code of a component for this engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precompiled {
+    /// It was there, and good.
+    Kept,
+    /// It is now.
+    Compiled,
 }
 
 /// The sandbox. Clones share it.
@@ -246,6 +265,10 @@ impl Runtime {
             host_calls: u64::MAX >> 1,
         };
         config.maximum.validate(&bound)?;
+        if matches!(config.compiler, Compiler::Child { .. }) {
+            // Says so now if it is not, rather than with the first upload.
+            confine::is_possible();
+        }
 
         let engine = engine::start(&config)?;
         let linker_error = |error: wasmtime::Error| StartError::Engine(format!("{error:#}"));
@@ -265,6 +288,10 @@ impl Runtime {
             limits: config.compile_limits.clone(),
             slots: compiler_slots(config.compile_concurrency.max(1)),
             patience,
+            urgent: watch::Sender::new(0),
+            refused: Refused::default(),
+            compilations: AtomicU64::new(0),
+            loaded_from_disk: AtomicU64::new(0),
             gates: Mutex::default(),
             engine,
         };
@@ -299,12 +326,15 @@ impl Runtime {
     /// How full the sandbox is, for metrics and readiness.
     #[must_use]
     pub fn load(&self) -> Load {
-        let (loaded_components, loaded_bytes) = self.0.loader.loaded.size();
+        let loader = &self.0.loader;
+        let (loaded_components, loaded_bytes) = loader.loaded.size();
         Load {
             free_slots: self.0.slots.free(),
             waiting: self.0.slots.waiting(),
             loaded_components,
             loaded_bytes,
+            compilations: loader.compilations.load(Ordering::Relaxed),
+            loaded_from_disk: loader.loaded_from_disk.load(Ordering::Relaxed),
         }
     }
 
@@ -458,22 +488,79 @@ impl Runtime {
     }
 
     async fn loaded(&self, digest: Digest, tenant: &Arc<str>) -> Result<Arc<Loaded>, CallError> {
-        let source = &self.0.source;
-        let bytes = async || {
-            let failed = |reason| CallError::SourceFailed { digest, reason };
-            let bytes = source.load(&digest).await.map_err(failed)?;
-            let bytes = bytes.ok_or(CallError::UnknownComponent(digest))?;
-            let found = Digest::of(&bytes);
-            if found != digest {
-                return Err(failed(format!("the bytes have the digest {found}")));
-            }
-            Ok(bytes)
-        };
-        self.0.loader.load(digest, tenant, bytes).await.map_err(|error| match error {
-            LoadError::Source(error) => error,
-            LoadError::Invalid(error) => CallError::Invalid(error),
-            LoadError::Busy => CallError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS },
-            LoadError::Failed(_) | LoadError::Interrupted => CallError::Internal(error.to_string()),
-        })
+        self.0.loader.load(digest, tenant, async || self.bytes(digest).await).await.map_err(call_error)
+    }
+
+    async fn bytes(&self, digest: Digest) -> Result<Bytes, CallError> {
+        let failed = |reason| CallError::SourceFailed { digest, reason };
+        let bytes = self.0.source.load(&digest).await.map_err(failed)?;
+        let bytes = bytes.ok_or(CallError::UnknownComponent(digest))?;
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(failed(format!("the bytes have the digest {found}")));
+        }
+        Ok(bytes)
+    }
+
+    /// Makes sure that the code of a component for this engine lies in the cache folder, ahead of any call. A compiler
+    /// that is a process of its own gives way to those that calls and uploads need: it is ended and begun again. One
+    /// in this process goes on beside them.
+    ///
+    /// # Errors
+    /// There is no such component, it can no longer be compiled, or the folder cannot be written.
+    pub async fn precompile(&self, digest: Digest) -> Result<Precompiled, CallError> {
+        let loader = Arc::clone(&self.0.loader);
+        let kept = tokio::task::spawn_blocking(move || {
+            let found = loader.disk.as_ref().map(|disk| disk.load(&digest));
+            matches!(found, Some(Ok(Some(_))))
+        });
+        if kept.await.map_err(|error| CallError::Internal(error.to_string()))? {
+            return Ok(Precompiled::Kept);
+        }
+        let loader = &self.0.loader;
+        if let Some(error) = loader.refused.get(&digest) {
+            return Err(CallError::Invalid(error));
+        }
+        loader.compile_ahead(digest, self.bytes(digest).await?).await.map_err(call_error)?;
+        Ok(Precompiled::Compiled)
+    }
+
+    /// Which of these components have no code for this engine in the cache folder; in the same order. Looks at names
+    /// alone.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub async fn not_compiled(&self, mut digests: Vec<Digest>) -> std::io::Result<Vec<Digest>> {
+        let loader = Arc::clone(&self.0.loader);
+        let missing = tokio::task::spawn_blocking(move || {
+            let Some(disk) = &loader.disk else { return Ok(Vec::new()) };
+            let kept = disk.kept()?;
+            digests.retain(|digest| !kept.contains(digest));
+            Ok(digests)
+        });
+        missing.await?
+    }
+
+    /// Removes compiled code that was not used for a week from the cache folder, at most 10,000 files: of engines that no
+    /// host has run in that time, and of components that are not `in_use`. A host should do so once a day: it marks its
+    /// engine as at work, too.
+    ///
+    /// # Errors
+    /// The folder cannot be read or changed.
+    pub async fn sweep_cache(&self, in_use: HashSet<Digest>) -> std::io::Result<Swept> {
+        let loader = Arc::clone(&self.0.loader);
+        let swept = tokio::task::spawn_blocking(move || {
+            loader.disk.as_ref().map_or(Ok(Swept::default()), |disk| disk.sweep(&in_use))
+        });
+        swept.await?
+    }
+}
+
+fn call_error(error: LoadError<CallError>) -> CallError {
+    match error {
+        LoadError::Source(error) => error,
+        LoadError::Invalid(error) => CallError::Invalid(error),
+        LoadError::Busy => CallError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS },
+        LoadError::Failed(_) | LoadError::Interrupted => CallError::Internal(error.to_string()),
     }
 }

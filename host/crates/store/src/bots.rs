@@ -79,6 +79,7 @@ statements! {
     UPDATE = "UPDATE bots SET name = $2, description = $3, version = $4, component_digest = $5, config = $6, grants = $7,
         limits = $8, updated_at = $9, log_keep_days = $11, log_min_level = $12 WHERE id = $1 AND version = $10 AND status <> 'terminated'";
     TERMINATE = "UPDATE bots SET status = 'terminated', updated_at = $2 WHERE id = $1 AND status <> 'terminated'";
+    DEPLOYED = "SELECT id, component_digest FROM bots WHERE id > $1 AND status <> 'terminated' ORDER BY id LIMIT $2";
     IN_USE = "SELECT id FROM jobs WHERE oracle_bot_id = $1 AND status IN ('open', 'funded') LIMIT 1";
 }
 
@@ -131,6 +132,16 @@ pub async fn list(
     let (kind, name) = (filter.kind.as_ref(), filter.name.as_ref());
     let total = count(s, COUNT, args![org, status, kind, name]).await?;
     Ok(Page { items: s.all(LIST, args![org, status, kind, name, limit, offset], read).await?, total })
+}
+
+/// What the bots of all orgs run that are not terminated, in the order of their ids, that is, oldest first: those after
+/// an id, or the first ones after an empty text.
+///
+/// # Errors
+/// Those of the database.
+pub async fn deployed(s: &mut Session, after: &str, limit: u32) -> Result<Vec<(BotId, Sha256)>, StoreError> {
+    let read = |row: &Row| Ok((row.parse("id")?, row.parse("component_digest")?));
+    s.all(DEPLOYED, args![after, limit], read).await
 }
 
 /// Writes what can change of a bot, if it is still at `expected_version`; whether it was.

@@ -132,6 +132,13 @@ pub enum ConnectError {
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
+/// What opening a database does with its schema.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Schema {
+    BroughtUpToDate,
+    LeftAsItIs,
+}
+
 impl Store {
     /// Opens the database at `url` (`sqlite:<path>` or `postgres://…`) and brings its schema up to date. Several hosts
     /// may do so at once.
@@ -139,22 +146,39 @@ impl Store {
     /// # Errors
     /// [`ConnectError`] says what is wrong with the address or the database.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        Self::open(url, Schema::BroughtUpToDate).await
+    }
+
+    /// Opens a database that is there and leaves its schema as it is: for a newer program beside older hosts. Only what
+    /// has been in the schema from the start can be read then.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what is wrong with the address or the database.
+    pub async fn connect_beside_older(url: &str) -> Result<Self, ConnectError> {
+        Self::open(url, Schema::LeftAsItIs).await
+    }
+
+    async fn open(url: &str, schema: Schema) -> Result<Self, ConnectError> {
         if let Some(path) = url.strip_prefix("sqlite:") {
-            Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await
+            Self::open_sqlite(Path::new(path.trim_start_matches("//")), schema).await
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            Self::open_postgres(url).await
+            Self::open_postgres(url, schema).await
         } else {
             Err(ConnectError::UnknownEngine)
         }
     }
 
-    async fn open_sqlite(path: &Path) -> Result<Self, ConnectError> {
+    async fn open_sqlite(path: &Path, schema: Schema) -> Result<Self, ConnectError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
+            .create_if_missing(schema == Schema::BroughtUpToDate)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // A statement that may fail half-way keeps a journal of its own. In memory, not in a file for each.
+            .pragma("temp_store", "memory")
+            // Pages that are written to the log again and again are copied into the database less often: each 16 MiB.
+            .pragma("wal_autocheckpoint", "4096")
             .busy_timeout(LOCK_TIMEOUT)
             .disable_statement_logging();
         let writer = SqlitePoolOptions::new()
@@ -163,14 +187,17 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(ConnectError::Open)?;
-        let mut connection = writer.acquire().await.map_err(ConnectError::Open)?;
-        // SQLite has no lock for this: of two hosts that open a new file at once, one fails at a step that the other has
-        // just done, and finds it done when it looks again.
-        let mut tries = MIGRATIONS.len();
-        while let Err(error) = migrator(|step| step.sqlite).run_direct(None, &mut *connection, false).await {
-            tries = tries.checked_sub(1).ok_or(error)?;
+        if schema == Schema::BroughtUpToDate {
+            let mut connection = writer.acquire().await.map_err(ConnectError::Open)?;
+            // SQLite has no lock for this: of two hosts that open a new file at once, one fails at a step that the other
+            // has just done, and finds it done when it looks again.
+            let mut tries = MIGRATIONS.len();
+            while let Err(error) =
+                migrator(|step| step.sqlite).run_direct(None, &mut *connection, false).await
+            {
+                tries = tries.checked_sub(1).ok_or(error)?;
+            }
         }
-        drop(connection);
         let readers = SqlitePoolOptions::new()
             .max_connections(8)
             .acquire_timeout(LOCK_TIMEOUT)
@@ -180,12 +207,14 @@ impl Store {
         Ok(Self(Pools::Sqlite { writer, readers }))
     }
 
-    async fn open_postgres(url: &str) -> Result<Self, ConnectError> {
+    async fn open_postgres(url: &str, schema: Schema) -> Result<Self, ConnectError> {
         let options: PgConnectOptions = url.parse().map_err(ConnectError::Address)?;
         let options = options.application_name("ringfence").disable_statement_logging();
         // On a connection without the timeout: a host that starts waits for as long as another changes the schema.
         let mut connection = options.connect().await.map_err(ConnectError::Open)?;
-        migrator(|step| step.postgres).run_direct(None, &mut connection, false).await?;
+        if schema == Schema::BroughtUpToDate {
+            migrator(|step| step.postgres).run_direct(None, &mut connection, false).await?;
+        }
         connection.close().await.map_err(ConnectError::Open)?;
         let options = options.options([
             ("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis())),

@@ -125,6 +125,8 @@ statements! {
         $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)");
     INSERT_INPUT = "INSERT INTO job_inputs (job_id, org_id, content) VALUES ($1, $2, $3)";
     GET = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1");
+    PINNED = "SELECT id, created_at, oracle_pin FROM jobs WHERE status = 'funded' AND (created_at, id) > ($1, $2)
+        ORDER BY created_at, id LIMIT $3";
     GET_INPUT = "SELECT content FROM job_inputs WHERE job_id = $1";
     FUND = "UPDATE jobs SET status = 'funded', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
         WHERE id = $1 AND status = 'open'";
@@ -182,6 +184,34 @@ pub async fn insert(s: &mut Session, job: &Job, input: Option<&str>) -> Result<(
 /// Those of the database.
 pub async fn get(s: &mut Session, id: &JobId) -> Result<Option<Job>, StoreError> {
     s.optional(GET, args![id], read).await
+}
+
+/// A funded job's pin, and where it stands among those of others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pinned {
+    /// The job.
+    pub id: JobId,
+    /// When it was posted.
+    pub created_at: Timestamp,
+    /// The oracle as it was at the funding.
+    pub pin: Option<Value>,
+}
+
+/// The pins of all funded jobs, oldest first: those after a job, or the first ones.
+///
+/// # Errors
+/// Those of the database.
+pub async fn pinned(s: &mut Session, after: Option<&Pinned>, limit: u32) -> Result<Vec<Pinned>, StoreError> {
+    let (created_at, id) =
+        after.map_or((Timestamp::from_micros(0), ""), |last| (last.created_at, last.id.as_str()));
+    let read = |row: &Row| {
+        Ok(Pinned {
+            id: row.parse("id")?,
+            created_at: row.time("created_at")?,
+            pin: row.opt_json("oracle_pin")?,
+        })
+    };
+    s.all(PINNED, args![created_at, id, limit], read).await
 }
 
 /// A job, which nobody else changes until the transaction ends.

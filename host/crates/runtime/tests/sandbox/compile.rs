@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringfence_runtime::{CompileLimits, Compiler, PrepareError, Runtime, RuntimeConfig};
 
-use crate::guests::{built, runtime, tenant};
+use crate::guests::{built, runtime, tenant, wat};
 
 /// A host whose compiler is this script.
 fn host(script: &str, limits: CompileLimits) -> (Runtime, tempfile::TempDir) {
@@ -99,6 +99,63 @@ async fn a_child_has_an_empty_environment_and_the_root_folder() {
         answer.lines().skip(1).filter(|line| line.contains('=') && !own.contains(line)).collect();
     assert!(variables.is_empty(), "{answer}");
     assert!(answer.lines().any(|line| line == "/") && answer.contains("/dev/null"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_child_that_asks_for_what_it_may_not_have() {
+    let answer = refused("kill -SYS $$", CompileLimits::default()).await;
+    assert!(answer.starts_with("compile_failed: ") && answer.contains("may not have"), "{answer}");
+}
+
+/// The same bomb again costs nothing, whichever limit it passed; another one is tried.
+#[tokio::test]
+async fn what_was_refused_is_remembered() {
+    let limits = CompileLimits { code_bytes: 100_000, wall_time_ms: 2_000, ..CompileLimits::default() };
+    for script in [
+        "printf 'RFERROR1unexpected end (at offset 0x9)'",
+        "printf RFCODE01; exec cat /dev/zero",
+        "kill -XCPU $$",
+        "kill -ABRT $$",
+        "kill -KILL $$",
+        "exit 1",
+        "exec sleep 60",
+    ] {
+        let (host, _folder) = host(script, limits.clone());
+        let first = host.prepare(built("echo"), &tenant()).await.unwrap_err().to_string();
+        assert_eq!(host.load().compilations, 1, "{script}");
+        for _ in 0..3 {
+            assert_eq!(
+                host.prepare(built("echo"), &tenant()).await.unwrap_err().to_string(),
+                first,
+                "{script}"
+            );
+        }
+        assert_eq!(host.load().compilations, 1, "{script}: {first}");
+        let _ = host.prepare(built("notes"), &tenant()).await.unwrap_err();
+        assert_eq!(host.load().compilations, 2, "{script}");
+    }
+}
+
+/// What the component does not do may go better the next time.
+#[tokio::test]
+async fn what_the_host_failed_at_is_not_remembered() {
+    let missing = Compiler::Child { program: PathBuf::from("/nowhere/ringfence"), arguments: Vec::new() };
+    let host = runtime(RuntimeConfig { compiler: missing, slots: 1, ..RuntimeConfig::default() });
+    for tried in 1..3 {
+        let _ = host.prepare(built("echo"), &tenant()).await.unwrap_err();
+        assert_eq!(host.load().compilations, tried);
+    }
+}
+
+/// Valid for the compiler, and not to be run here: the second time no compiler is asked.
+#[tokio::test]
+async fn what_may_not_run_here_is_remembered() {
+    let host = runtime(RuntimeConfig { slots: 1, ..RuntimeConfig::default() });
+    for _ in 0..2 {
+        let error = host.prepare(wat("(component)"), &tenant()).await.unwrap_err();
+        assert!(error.to_string().contains("handle"), "{error}");
+        assert_eq!(host.load().compilations, 1);
+    }
 }
 
 fn started(file: &Path) -> Option<String> {

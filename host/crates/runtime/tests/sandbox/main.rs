@@ -10,6 +10,7 @@
 
 mod cache;
 mod compile;
+mod confine;
 mod directories;
 mod guests;
 mod hostile;
@@ -18,3 +19,4 @@ mod kv;
 mod oracles;
 mod outcomes;
 mod slots;
+mod upkeep;

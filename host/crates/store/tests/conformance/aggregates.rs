@@ -78,6 +78,11 @@ async fn bots_by_name_and_version(engine: Engine) {
     let none = BotFilter { kind: Some(ComponentKind::Bot), ..BotFilter::default() };
     assert_eq!(bots::list(&mut tx, &f.buyer.org_id, &none, 10, 0).await.unwrap().total, 0);
     assert_eq!(bots::list(&mut tx, &f.worker.org_id, &BotFilter::default(), 10, 0).await.unwrap().total, 0);
+    let deployed = bots::deployed(&mut tx, "", 10).await.unwrap();
+    assert!(deployed.contains(&(f.oracle.id.clone(), f.oracle.component_digest)), "{deployed:?}");
+    let last = &deployed.last().unwrap().0;
+    assert_eq!(bots::deployed(&mut tx, "", 1).await.unwrap(), deployed[..1]);
+    assert_eq!(bots::deployed(&mut tx, last.as_str(), 10).await.unwrap(), []);
     let changed = bots::Bot { version: 2, name: "judge".to_owned(), ..f.oracle.clone() };
     assert!(bots::update(&mut tx, &changed, 1).await.unwrap());
     assert!(!bots::update(&mut tx, &changed, 1).await.unwrap(), "another change came before");
@@ -110,6 +115,10 @@ async fn jobs_change_state_once(engine: Engine) {
     assert!(!resolve(&mut tx).await, "open");
     assert!(jobs::fund(&mut tx, &job.id, &json!({ "p": 1 }), job.price, f.now()).await.unwrap());
     assert!(!jobs::fund(&mut tx, &job.id, &json!({}), job.price, f.now()).await.unwrap());
+    let pinned = jobs::pinned(&mut tx, None, 10).await.unwrap();
+    let [only] = &pinned[..] else { panic!("{pinned:?}") };
+    assert_eq!((&only.id, only.created_at, &only.pin), (&job.id, job.created_at, &Some(json!({ "p": 1 }))));
+    assert_eq!(jobs::pinned(&mut tx, Some(only), 10).await.unwrap(), []);
     assert!(
         !jobs::end(&mut tx, &job.id, JobStatus::Cancelled, JobStatus::Open, None, f.now()).await.unwrap()
     );
