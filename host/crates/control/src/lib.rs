@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use access::Leased;
 use ringfence_model::{BotId, Clock, FeeBps, HostId, Rng};
+use ringfence_outbound::Outbound;
 use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
@@ -40,8 +41,8 @@ pub use access::{
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
-    BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
-    NewBot, UsageView,
+    BotChanges, BotError, BotView, Grants, HttpGrant, InvocationView, InvokedBot, KvGrant, ListBots,
+    LogLineView, NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
@@ -72,6 +73,8 @@ pub struct Settings {
     pub oracle_concurrency: u32,
     /// How many requests a minute a principal or an address may make.
     pub rate_limits: RateLimits,
+    /// The client for requests to the outside. A command that runs no guests has none.
+    pub outbound: Option<Outbound>,
 }
 
 impl Default for Settings {
@@ -81,6 +84,7 @@ impl Default for Settings {
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
             rate_limits: RateLimits::default(),
+            outbound: None,
         }
     }
 }

@@ -140,6 +140,8 @@ fn measure(store: &Store<State>, limits: &Limits, started: Instant, cpu: Duratio
         wall_us: micros(started.elapsed()),
         cpu_us: micros(cpu),
         host_calls: state.meter.host_calls(),
+        egress_sent_bytes: state.http.traffic().sent_bytes(),
+        egress_received_bytes: state.http.traffic().received_bytes(),
         ..Usage::default()
     }
 }

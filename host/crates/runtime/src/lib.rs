@@ -44,6 +44,7 @@ mod state;
 
 pub use capability::Capabilities;
 pub use capability::clock::CLOCK_STEP_NS;
+pub use capability::http::HttpGrant;
 pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
 pub use child::{CompileLimits, compile_from_stdin};
 pub use compile::Compiler;

@@ -9,7 +9,8 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
-use crate::capability::{Capabilities, clock, config, kv, log};
+use crate::capability::http::Http;
+use crate::capability::{Capabilities, clock, config, http, kv, log};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{Logs, Output, Stream};
 
@@ -45,6 +46,7 @@ pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
+    pub(crate) http: Http,
 }
 
 impl State {
@@ -72,7 +74,8 @@ impl State {
         };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
-        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock }
+        let http = Http::new(&capabilities, &logs);
+        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock, http }
     }
 
     /// The limit that was passed first, if any was.
@@ -133,10 +136,11 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     kv::link(&mut linker)?;
+    http::link(&mut linker)?;
     Ok(linker)
 }
 
-/// Everything that an oracle may import: no key-value store, and a monotonic clock that does not wait.
+/// Everything that an oracle may import: no key-value store, no HTTP, and a monotonic clock that does not wait.
 pub(crate) fn oracle_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

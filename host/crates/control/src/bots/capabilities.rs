@@ -21,6 +21,12 @@ impl Control {
                 quota_bytes: grant.quota_bytes,
             }) as Arc<dyn ringfence_runtime::KvStore>
         });
-        Capabilities { config: bot.config.clone(), kv }
+        let http = bot.grants.http.as_ref().zip(self.settings.outbound.clone());
+        let http = http.map(|(grant, client)| ringfence_runtime::HttpGrant {
+            client,
+            org: org.clone(),
+            hosts: Arc::new(grant.allowed()),
+        });
+        Capabilities { config: bot.config.clone(), kv, http }
     }
 }

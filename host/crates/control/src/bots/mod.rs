@@ -17,7 +17,7 @@ use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 pub(crate) use deployed::{Deployed, KEPT};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
-pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, NewBot};
+pub use types::{BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, NewBot};
 
 impl Control {
     /// Deploys a component under a name.
@@ -166,6 +166,11 @@ impl Control {
             bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
             "grants.kv",
             "an oracle judges without a key-value store: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.http.is_none() || bot.kind == ComponentKind::Bot,
+            "grants.http",
+            "an oracle judges without a network: it must give the same verdict every time",
         );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::HttpGrant;
 use kv::KvStore;
 
 pub(crate) mod clock;
 pub(crate) mod config;
+pub(crate) mod http;
 pub(crate) mod kv;
 pub(crate) mod log;
 
@@ -21,4 +23,6 @@ pub struct Capabilities {
     pub config: BTreeMap<String, String>,
     /// The bot's key-value store, if it was granted one.
     pub kv: Option<Arc<dyn KvStore>>,
+    /// The hosts that the guest may send requests to, if it was granted any.
+    pub http: Option<HttpGrant>,
 }

@@ -11,6 +11,7 @@
 mod cache;
 mod compile;
 mod guests;
+mod http;
 mod invalid;
 mod kv;
 mod oracles;
