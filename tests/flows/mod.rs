@@ -3,6 +3,7 @@ mod commands;
 mod compile;
 mod crash;
 mod faults;
+mod fetch;
 mod job_done;
 mod limits;
 mod races;

@@ -215,7 +215,9 @@ pub(crate) mod imports {
             return Err(http::Error::Denied("the test's host has no `with_http`".to_owned()));
         };
         let response = answer(request);
-        STATE.with_borrow_mut(|state| state.http.get_or_insert(answer));
+        STATE.with_borrow_mut(|state| {
+            state.http.get_or_insert(answer);
+        });
         response
     }
 

@@ -112,7 +112,7 @@ impl WasiHttpHooks for Hooks {
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let Some(grant) = self.capabilities.http.clone() else {
-            let host = request.uri().host().unwrap_or_default();
+            let host: String = request.uri().host().unwrap_or_default().chars().take(253).collect();
             self.failures.log(&format!("the request to `{host}` was denied: `http` was not granted"));
             return Box::new(async { Err(Error::HttpRequestDenied) });
         };
