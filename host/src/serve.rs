@@ -43,6 +43,7 @@ pub(crate) fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E
 pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
     config.check()?;
     keep_files_private();
+    allow_many_files();
     let filter = EnvFilter::try_new(&config.log);
     logging::start(&config, filter.map_err(doing(format!("RINGFENCE_LOG `{}`", config.log)))?);
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -68,6 +69,8 @@ async fn run(config: Serve) -> Result<(), Failure> {
         RuntimeConfig {
             cache_dir: Some(config.database.data_dir.join("compiled")),
             slots: config.slots,
+            slots_per_tenant: config.slots_per_org,
+            queue_per_tenant: config.queue_per_org,
             max_component_bytes: config.max_component_bytes,
             compiler: Compiler::Child {
                 program: myself().map_err(doing("the program's own file cannot be found"))?,
@@ -85,6 +88,9 @@ async fn run(config: Serve) -> Result<(), Failure> {
         platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
         oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
         outbound: Some(config.outbound.client()?),
+        log_retention_days: config.log_retention_days,
+        invocation_retention_days: config.invocation_retention_days,
+        volumes_dir: Some(config.database.data_dir.join("volumes")),
         ..Settings::default()
     };
     let (control, operator_key) = Control::start(
@@ -187,6 +193,19 @@ pub(crate) fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure
 fn keep_files_private() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Calls may have files open, besides connections and the database: as many as the system lets this process have, not
+/// what it has by default.
+fn allow_many_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            tracing::warn!(%error, "the limit on open files stays as it is");
+        }
+    }
 }
 
 /// Returns when the host is asked to stop: by the terminal, or by whoever supervises it.

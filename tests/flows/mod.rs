@@ -2,6 +2,7 @@ mod audit;
 mod commands;
 mod compile;
 mod crash;
+mod directories;
 mod faults;
 mod fetch;
 mod job_done;

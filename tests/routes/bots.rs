@@ -275,6 +275,12 @@ async fn a_store_of_its_own(engine: Engine) {
         "{full}"
     );
 
+    let counts = (0..8).map(|_| call(client.clone(), id.clone(), json!({ "do": "count" })));
+    let counts = futures::future::join_all(counts).await;
+    let mut counts: Vec<_> = counts.iter().map(|call| call["output"]["count"].as_u64().unwrap()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8], "calls that count at the same time");
+
     let other = Market::deploy(
         &client,
         &ada,

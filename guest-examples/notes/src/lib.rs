@@ -60,8 +60,8 @@ fn handle(ask: Ask) -> Result<Answer, Failure> {
             ))
         }
         Ask::Count => {
-            let count = kv::get_json::<u64>("count")?.unwrap_or(0) + 1;
-            kv::set_json("count", &count)?;
+            // Also right when several calls count at once.
+            let count = kv::update_json("count", |count: Option<u64>| count.unwrap_or(0) + 1)?;
             Ok(Answer::Count(count))
         }
     }

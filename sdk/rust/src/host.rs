@@ -44,6 +44,14 @@ mod imports {
         kv::delete(key).map_err(kv_error)
     }
 
+    pub(crate) fn kv_compare_and_swap(
+        key: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, Error> {
+        kv::compare_and_swap(key, expected, value).map_err(kv_error)
+    }
+
     pub(crate) fn kv_list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
         kv::list_keys(prefix, after).map_err(kv_error)
     }

@@ -14,7 +14,8 @@ use crate::{Failure, host, parse};
 pub enum Error {
     /// Keys are 1 to 256 bytes.
     InvalidKey(String),
-    /// The write would take the store past its granted bytes. Nothing was written.
+    /// The write would take the store past its granted bytes, of which each entry takes those of its key and its
+    /// value and 64 more. Nothing was written.
     QuotaExceeded(String),
     /// The store did not answer. Trying again may help.
     Unavailable(String),
@@ -68,6 +69,12 @@ pub fn delete(key: &str) -> Result<(), Error> {
     host::kv_delete(key)
 }
 
+/// Writes `value` under `key` if `expected` is what is there, in one step that no other call comes between. `expected`
+/// `None`: nothing is there; `value` `None`: delete it. `false`: something else is there, and nothing was changed.
+pub fn compare_and_swap(key: &str, expected: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, Error> {
+    host::kv_compare_and_swap(key, expected, value)
+}
+
 /// Up to 1,000 keys that begin with `prefix` and come after `after`, in byte order.
 pub fn list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
     host::kv_list_keys(prefix, after)
@@ -75,13 +82,44 @@ pub fn list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error
 
 /// The value of `key`, stored by [`set_json`].
 pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    let Some(bytes) = get(key)? else { return Ok(None) };
-    let text = str::from_utf8(&bytes).map_err(|error| Error::NotJson(format!("key `{key}`: {error}")))?;
-    parse::json(text).map(Some).map_err(|error| Error::NotJson(format!("key `{key}`: {error}")))
+    get(key)?.map(|bytes| from_json(key, &bytes)).transpose()
 }
 
 /// Writes `value` under `key` as JSON.
 pub fn set_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(value).map_err(|error| Error::NotJson(format!("key `{key}`: {error}")))?;
-    set(key, bytes)
+    set(key, to_json(key, value)?)
+}
+
+/// Changes the value of `key`, stored as JSON: `change` makes the new one of what is there, and is called again if
+/// another call wrote in between. What was written is returned.
+///
+/// ```
+/// # use ringfence::{kv, testing::Host};
+/// # let host = Host::new();
+/// let visits: u64 = kv::update_json("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)?;
+/// assert_eq!(visits, 1);
+/// # Ok::<(), kv::Error>(())
+/// ```
+pub fn update_json<T>(key: &str, mut change: impl FnMut(Option<T>) -> T) -> Result<T, Error>
+where
+    T: Serialize + DeserializeOwned,
+{
+    loop {
+        let there = get(key)?;
+        let old = there.as_deref().map(|bytes| from_json(key, bytes)).transpose()?;
+        let new = change(old);
+        // Each turn that is lost is another call's write, so somebody always gets on.
+        if compare_and_swap(key, there.as_deref(), Some(&to_json(key, &new)?))? {
+            return Ok(new);
+        }
+    }
+}
+
+fn from_json<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
+    let text = str::from_utf8(bytes).map_err(|error| Error::NotJson(format!("key `{key}`: {error}")))?;
+    parse::json(text).map_err(|error| Error::NotJson(format!("key `{key}`: {error}")))
+}
+
+fn to_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::NotJson(format!("key `{key}`: {error}")))
 }

@@ -88,7 +88,7 @@ impl Host {
         self
     }
 
-    /// Lets the key-value store hold `bytes`, keys and values together. Without this, it takes all.
+    /// Lets the key-value store hold `bytes`: keys, values and 64 for each entry. Without this, it takes all.
     pub fn with_kv_max_bytes(self, bytes: usize) -> Self {
         STATE.with_borrow_mut(|state| state.kv_max_bytes = Some(bytes));
         self
@@ -186,10 +186,11 @@ pub(crate) mod imports {
     pub(crate) fn kv_set(key: &str, value: &[u8]) -> Result<(), Error> {
         checked(key)?;
         STATE.with_borrow_mut(|state| {
-            let others = state.kv.iter().filter(|(other, _)| *other != key);
-            let bytes =
-                others.map(|(key, value)| key.len() + value.len()).sum::<usize>() + key.len() + value.len();
-            if let Some(limit) = state.kv_max_bytes.filter(|limit| bytes > *limit) {
+            let cost = |key: &str, value: &[u8]| key.len() + value.len() + 64;
+            let freed = state.kv.get(key).map_or(0, |there| cost(key, there));
+            let used = state.kv.iter().map(|(key, value)| cost(key, value)).sum::<usize>();
+            let (needed, bytes) = (cost(key, value), used - freed + cost(key, value));
+            if let Some(limit) = state.kv_max_bytes.filter(|limit| needed > freed && bytes > *limit) {
                 return Err(Error::QuotaExceeded(format!("{bytes} of {limit} bytes")));
             }
             state.kv.insert(key.to_owned(), value.to_vec());
@@ -201,6 +202,21 @@ pub(crate) mod imports {
         checked(key)?;
         STATE.with_borrow_mut(|state| state.kv.remove(key));
         Ok(())
+    }
+
+    pub(crate) fn kv_compare_and_swap(
+        key: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, Error> {
+        if kv_get(key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        match value {
+            Some(value) => kv_set(key, value)?,
+            None => kv_delete(key)?,
+        }
+        Ok(true)
     }
 
     pub(crate) fn kv_list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {

@@ -42,12 +42,19 @@ mod counting {
 
     #[test]
     fn what_is_stored_lives_on_until_the_store_is_full() {
-        let host = Host::new().with_kv("count", "41").with_kv_max_bytes(7);
+        let host = Host::new().with_kv("count", "41").with_kv_max_bytes(64 + 7);
         assert_eq!(host.call(count, "1").unwrap(), 42);
         assert_eq!(host.kv("count").unwrap(), b"42");
         assert_eq!(host.call(count, "100").unwrap_err().code, "kv_quota_exceeded");
         assert_eq!(kv::list_keys("c", None).unwrap(), ["count"]);
         assert!(kv::list_keys("c", Some("count")).unwrap().is_empty());
+        assert_eq!(kv::compare_and_swap("count", Some(b"41"), Some(b"0")), Ok(false));
+        assert_eq!(kv::compare_and_swap("count", Some(b"42"), None), Ok(true));
+        assert_eq!(kv::compare_and_swap("count", None, Some(b"7")), Ok(true));
+        assert_eq!(kv::update_json("count", |count: Option<u8>| count.unwrap() + 1), Ok(8));
+        let full = kv::update_json("count", |count: Option<u64>| count.unwrap() + 1000);
+        assert!(matches!(full, Err(kv::Error::QuotaExceeded(_))), "{full:?}");
+        assert_eq!(host.kv("count").unwrap(), b"8");
         assert!(matches!(kv::get(""), Err(kv::Error::InvalidKey(_))));
         assert!(Host::new().kv("count").is_none(), "a new host starts afresh");
     }

@@ -13,6 +13,7 @@ use crate::access::{Access, Leased, first_operator_key, fresh};
 use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
 use crate::error::{Checks, rules};
 use crate::limits::Limits;
+use crate::live::Live;
 use crate::policy::{Action, Policies, Resource};
 use crate::recorder::Recorder;
 use crate::{Caller, Control, Denied, Internal, Invalid, MasterKeys, Origin, Settings};
@@ -166,6 +167,7 @@ impl Control {
                 limits: Arc::new(Limits::new(settings.rate_limits)),
                 deployed: Arc::new(Leased::new(crate::bots::KEPT)),
                 recorder: Arc::new(Recorder::start(store.clone())),
+                live: Arc::new(Live::new()),
                 store,
                 runtime,
                 clock,
@@ -182,6 +184,11 @@ impl Control {
     /// Returns when every call that has ended is recorded.
     pub async fn settled(&self) {
         self.recorder.settled().await;
+    }
+
+    /// Ends what is followed live, now and from now on: the host is about to stop.
+    pub fn stop_following(&self) {
+        self.live.close();
     }
 
     /// Makes one more operator key, for an operator who has lost the first.

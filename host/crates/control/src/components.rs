@@ -1,5 +1,6 @@
 //! Components: validated by the sandbox before they are stored, immutable, named by their digest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -105,6 +106,7 @@ impl ComponentSource for StoredComponents {
 /// An upload that the caller may make.
 pub struct Upload {
     runtime: Runtime,
+    tenant: Arc<str>,
     wasm: Bytes,
     known: bool,
 }
@@ -117,7 +119,7 @@ impl Upload {
     /// [`ComponentError::Invalid`] says what is wrong with the bytes; [`ComponentError::Busy`].
     pub async fn prepare(&self) -> Result<(), ComponentError> {
         if !self.known {
-            self.runtime.prepare(self.wasm.clone()).await?;
+            self.runtime.prepare(self.wasm.clone(), &self.tenant).await?;
         }
         Ok(())
     }
@@ -132,7 +134,8 @@ impl Control {
         self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
         let digest = Sha256::of(&wasm);
         let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
-        Ok(Upload { runtime: self.runtime.clone(), wasm, known: known.is_some() })
+        let tenant = caller.org().as_str().into();
+        Ok(Upload { runtime: self.runtime.clone(), tenant, wasm, known: known.is_some() })
     }
 
     /// Validates, compiles and stores a component; whether it is new to the org. Uploading the same bytes again
@@ -153,7 +156,7 @@ impl Control {
         if let Some(known) = known {
             return Ok((known.into(), false));
         }
-        let info = self.runtime.prepare(wasm.clone()).await?;
+        let info = self.runtime.prepare(wasm.clone(), &caller.org().as_str().into()).await?;
         let component = Component {
             org_id: caller.org().clone(),
             digest,

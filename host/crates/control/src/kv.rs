@@ -2,7 +2,8 @@
 
 use ringfence_model::{BotId, Clock, OrgId};
 use ringfence_runtime::{KvError, KvStore};
-use ringfence_store::{Store, StoreError, kv};
+use ringfence_store::kv::{self, Written};
+use ringfence_store::{Store, StoreError, Tx};
 use std::sync::Arc;
 
 /// The entries of one bot, under its granted quota.
@@ -20,6 +21,33 @@ fn unavailable(error: &StoreError) -> KvError {
     KvError::Unavailable("the store did not answer; try again".to_owned())
 }
 
+impl BotKv {
+    /// Writes in a transaction of its own; whether what was expected was there.
+    async fn write(
+        &self,
+        key: &str,
+        write: impl AsyncFnOnce(&mut Tx, &kv::Write<'_>) -> Result<Written, StoreError>,
+    ) -> Result<bool, KvError> {
+        let (key, quota_bytes, now) = (key.as_bytes(), self.quota_bytes, self.clock.now());
+        let entry = kv::Write { org: &self.org, bot: &self.bot, key, quota_bytes, now };
+        let written = async {
+            let mut tx = self.store.begin().await?;
+            let written = write(&mut tx, &entry).await?;
+            tx.commit().await?;
+            Ok(written)
+        };
+        match written.await {
+            Ok(Written::Done) => Ok(true),
+            Ok(Written::Differs) => Ok(false),
+            Ok(Written::QuotaExceeded) => Err(KvError::QuotaExceeded(format!(
+                "the store may hold {quota_bytes} bytes: keys, values and {} for each entry",
+                kv::ENTRY_OVERHEAD_BYTES
+            ))),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+}
+
 #[async_trait::async_trait]
 impl KvStore for BotKv {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KvError> {
@@ -28,30 +56,23 @@ impl KvStore for BotKv {
     }
 
     async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), KvError> {
-        let written = async {
-            let mut tx = self.store.begin().await?;
-            let (key, now) = (key.as_bytes(), self.clock.now());
-            let written = kv::set(&mut tx, &self.org, &self.bot, key, &value, self.quota_bytes, now).await?;
-            tx.commit().await?;
-            Ok(written)
-        };
-        match written.await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(KvError::QuotaExceeded(format!(
-                "the store may hold {} bytes, keys and values",
-                self.quota_bytes
-            ))),
-            Err(error) => Err(unavailable(&error)),
-        }
+        self.write(key, async |tx, write| kv::set(tx, write, Some(&value)).await).await.map(drop)
     }
 
     async fn delete(&self, key: &str) -> Result<(), KvError> {
-        let deleted = async {
-            let mut tx = self.store.begin().await?;
-            kv::delete(&mut tx, &self.bot, key.as_bytes()).await?;
-            tx.commit().await
-        };
-        deleted.await.map_err(|error| unavailable(&error))
+        self.write(key, async |tx, write| kv::set(tx, write, None).await).await.map(drop)
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, KvError> {
+        self.write(key, async |tx, write| {
+            kv::compare_and_swap(tx, write, expected.as_deref(), value.as_deref()).await
+        })
+        .await
     }
 
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError> {

@@ -181,6 +181,9 @@ impl Control {
         let row = record.call;
         match called.output {
             Some(verdict) if called.outcome == Outcome::Completed => {
+                if verdict.passed {
+                    records::unseal(&mut tx, &row).await?;
+                }
                 self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
                 queue::finish(&mut tx, &task.id, task.attempt).await?;
             }

@@ -8,6 +8,7 @@ pub(crate) mod bot {
             "ringfence:guest/kv.get": async | trappable,
             "ringfence:guest/kv.set": async | trappable,
             "ringfence:guest/kv.delete": async | trappable,
+            "ringfence:guest/kv.compare-and-swap": async | trappable,
             "ringfence:guest/kv.list-keys": async | trappable,
             default: trappable,
         },

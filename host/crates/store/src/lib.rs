@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod keys;
 pub mod kv;
 pub mod ledger;
+pub mod logs;
 pub mod outbox;
 pub mod policies;
 pub mod queue;
@@ -21,6 +22,7 @@ mod session;
 pub mod sessions;
 mod statements;
 pub mod submissions;
+pub mod usage;
 pub mod users;
 
 use ringfence_model::words;
@@ -59,6 +61,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         keys::STATEMENTS,
         kv::STATEMENTS,
         ledger::STATEMENTS,
+        logs::STATEMENTS,
         outbox::STATEMENTS,
         policies::STATEMENTS,
         queue::STATEMENTS,
@@ -66,12 +69,10 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         secrets::STATEMENTS,
         sessions::STATEMENTS,
         submissions::STATEMENTS,
+        usage::STATEMENTS,
         users::STATEMENTS,
     ]
     .concat()
-    .into_iter()
-    .chain(records::statements())
-    .collect()
 }
 
 /// Why the database did not do what it was asked.

@@ -19,10 +19,12 @@ pub struct Record {
     pub lines: Option<String>,
 }
 
-/// A statement that writes so many rows.
+/// A statement that writes so many rows. To SQLite `$1` is a name, and sqlx asks for the name of each parameter, which it
+/// looks for from the first on: with hundreds of them that would take longer than all the rest. `?` has no name.
 struct Batch {
     rows: usize,
-    sql: String,
+    sqlite: String,
+    postgres: String,
 }
 
 /// A statement for 64 rows, one for 8 and one for 1: any number is made of them, and each is prepared once a connection.
@@ -64,22 +66,11 @@ fn batches(insert: &str, columns: usize, then: &str) -> [Batch; 3] {
             let places: Vec<_> = (first..first + columns).map(|place| format!("${place}")).collect();
             format!("({})", places.join(", "))
         };
-        let values: Vec<_> = (0..rows).map(row).collect();
-        Batch { rows, sql: format!("{insert} VALUES {} {then}", values.join(", ")) }
+        let postgres: Vec<_> = (0..rows).map(row).collect();
+        let sqlite = vec![format!("({})", vec!["?"; columns].join(", ")); rows];
+        let statement = |values: &[String]| format!("{insert} VALUES {} {then}", values.join(", "));
+        Batch { rows, sqlite: statement(&sqlite), postgres: statement(&postgres) }
     })
-}
-
-/// Their texts, for the test that prepares every statement.
-pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
-    let named = [
-        ("records::INSERT", &INSERT),
-        ("records::INSERT_LOGS", &INSERT_LOGS),
-        ("records::ADD_USAGE", &ADD_USAGE),
-    ];
-    named
-        .into_iter()
-        .flat_map(|(name, batches)| batches.iter().map(move |batch| (name, batch.sql.as_str())))
-        .collect()
 }
 
 /// Keeps calls and their lines, and adds them to the sums of their day.
@@ -96,13 +87,27 @@ pub async fn insert(s: &mut Session, records: &[Record]) -> Result<(), StoreErro
     add_usage(s, records.iter().map(|record| &record.call)).await
 }
 
+/// Adds what the run of an oracle has used, which is kept already, to the sums of its day: its submission has passed.
+///
+/// # Errors
+/// Those of the database; then nothing may be committed.
+pub async fn unseal(s: &mut Session, call: &Invocation) -> Result<(), StoreError> {
+    let mut sum = Sum::default();
+    sum.add_use(call);
+    write_sums(s, BTreeMap::from([((&call.org_id, day_of(call), &call.bot_id), sum)])).await
+}
+
 /// Adds calls to the sums of their day.
 async fn add_usage(s: &mut Session, calls: impl Iterator<Item = &Invocation>) -> Result<(), StoreError> {
     // In one order on every host: two that add to the same rows never wait for each other in a circle.
-    let mut sums: BTreeMap<(&OrgId, i64, &BotId), Sum> = BTreeMap::new();
+    let mut sums = BTreeMap::<_, Sum>::new();
     for call in calls {
         sums.entry((&call.org_id, day_of(call), &call.bot_id)).or_default().add(call);
     }
+    write_sums(s, sums).await
+}
+
+async fn write_sums(s: &mut Session, sums: BTreeMap<(&OrgId, i64, &BotId), Sum>) -> Result<(), StoreError> {
     let rows = sums.into_iter().map(|((org, day, bot), sum)| {
         let usage = &sum.usage;
         let mut row = args![
@@ -128,8 +133,16 @@ struct Sum {
 }
 
 impl Sum {
+    /// Adds a call. Of one about a submission, what it used could carry the work to a buyer who has not paid for it, and
+    /// so could a sum: it is counted, and added when the submission passes ([`unseal`]).
     fn add(&mut self, call: &Invocation) {
         self.calls += 1;
+        if call.submission_id.is_none() {
+            self.add_use(call);
+        }
+    }
+
+    fn add_use(&mut self, call: &Invocation) {
         self.completed += u64::from(call.outcome == "completed");
         let (sum, usage) = (&mut self.usage, &call.usage);
         sum.peak_memory_bytes = sum.peak_memory_bytes.max(usage.peak_memory_bytes);
@@ -162,9 +175,10 @@ fn day_of(call: &Invocation) -> i64 {
 async fn write(s: &mut Session, batches: &'static [Batch; 3], rows: Vec<Vec<Arg>>) -> Result<(), StoreError> {
     let mut rows = rows.into_iter();
     for batch in batches {
+        let sql = if s.is_postgres() { &batch.postgres } else { &batch.sqlite };
         while rows.len() >= batch.rows {
             let args = rows.by_ref().take(batch.rows).flatten().collect();
-            s.execute(AssertSqlSafe(batch.sql.as_str()), args).await?;
+            s.execute(AssertSqlSafe(sql.as_str()), args).await?;
         }
     }
     Ok(())

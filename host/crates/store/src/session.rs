@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Whether PostgreSQL is behind: for the few places where the engines differ.
-    fn is_postgres(&self) -> bool {
+    pub(crate) fn is_postgres(&self) -> bool {
         matches!(self.0, Inner::Postgres(_) | Inner::PostgresTx(_))
     }
 

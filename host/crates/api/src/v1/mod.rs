@@ -8,8 +8,10 @@ mod components;
 mod jobs;
 mod keys;
 mod ledger;
+mod logs;
 mod policies;
 mod submissions;
+mod usage;
 mod users;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -21,6 +23,8 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(agents::routes(config))
         .merge(components::routes(config))
         .merge(bots::routes(config))
+        .merge(logs::routes())
+        .merge(usage::routes())
         .merge(jobs::routes(config))
         .merge(submissions::routes())
         .merge(ledger::routes(config))

@@ -27,6 +27,7 @@ impl Control {
             org: org.clone(),
             hosts: Arc::new(grant.allowed()),
         });
-        Capabilities { config: bot.config.clone(), kv, http }
+        let directories = self.directories(&bot.bot_id, &bot.grants.directories);
+        Capabilities { config: bot.config.clone(), kv, http, directories }
     }
 }

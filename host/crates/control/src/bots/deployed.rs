@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringfence_model::{BotId, BotStatus};
-use ringfence_runtime::{Capabilities, Limits, Runtime};
+use ringfence_runtime::{Capabilities, Level, Limits, Runtime};
 use ringfence_store::bots::{self, Bot};
 use ringfence_store::components::ComponentKind;
 
@@ -19,6 +19,8 @@ pub(crate) struct Deployed {
     /// For the policies.
     pub(super) row: Bot,
     pub(super) limits: Limits,
+    /// Lines that matter less are not kept.
+    pub(super) min_level: Option<Level>,
     pub(super) capabilities: Arc<Capabilities>,
     pub(super) tenant: Arc<str>,
     /// What each record of a call says.
@@ -57,6 +59,7 @@ impl Control {
             limits_json: serde_json::to_string(&view.limits).map_err(Internal::from)?.into(),
             engine: Runtime::engine_version().into(),
             limits: view.limits,
+            min_level: view.logs.min_level,
             row,
         }))
     }

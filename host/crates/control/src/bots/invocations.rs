@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::logs::{LogFilter, kept_lines};
+use crate::error::Checks;
 use crate::policy::{Action, Resource};
 use crate::{BotError, Caller, Control, Internal, Page};
 
@@ -117,16 +119,17 @@ pub struct LogLineView {
 impl Control {
     /// Calls a bot once. Whatever the guest does, the answer says how it ended and what it used. It waits until the call
     /// is written down only if that is to be `durable`: else a crash of the host in the moments after it may lose the
-    /// record of the call, not what the call has done.
+    /// record of the call, not what the call has done. When `cancelled` is ready the guest is ended; that is recorded too.
     ///
     /// # Errors
-    /// [`BotError::Busy`] if no instance becomes free in time, or the database does not keep up with recording calls.
+    /// [`BotError::Cancelled`] if the guest had not begun by then; [`BotError::Busy`] if no instance becomes free in time, or the database does not keep up with recording calls.
     pub async fn invoke_bot(
         &self,
         caller: &Caller,
         id: &BotId,
         input: &RawValue,
         durable: bool,
+        cancelled: impl Future<Output = ()> + Send,
     ) -> Result<InvokedBot, BotError> {
         let bot = self.deployed(id).await?.filter(|bot| bot.row.org_id == *caller.org());
         let bot = bot.ok_or(BotError::NotFound)?;
@@ -136,6 +139,7 @@ impl Control {
             self.recorder.place().await.map_err(|_| BotError::Busy { retry_after: RECORDER_RETRY })?;
         let invocation_id = InvocationId::new(&*self.clock, &*self.rng);
         let started_at = self.clock.now();
+        let followed = self.live.begin(&bot.row.id, &invocation_id, started_at);
         let call = BotCall {
             digest: bot.row.component_digest,
             invocation_id: invocation_id.to_string(),
@@ -143,11 +147,13 @@ impl Control {
             limits: bot.limits.clone(),
             capabilities: Arc::clone(&bot.capabilities),
             tenant: Arc::clone(&bot.tenant),
+            logs: followed.options(bot.min_level),
         };
-        let called = self.runtime.call_bot(call).await.map_err(|error| match error {
+        let called = self.runtime.call_bot_until(call, cancelled).await.map_err(|error| match error {
             CallError::Busy { retry_after_ms } => {
                 BotError::Busy { retry_after: Duration::from_millis(retry_after_ms) }
             }
+            CallError::Cancelled => BotError::Cancelled,
             other => BotError::Internal(Internal::Sandbox(other.to_string())),
         })?;
 
@@ -169,8 +175,9 @@ impl Control {
             usage: usage_row(&called.usage),
             started_at,
         };
-        let invocation = call.clone().into();
+        let invocation = InvocationView::from(call.clone());
         self.recorder.record(place, Record { call, lines: lines_text(called.logs)? }, durable).await;
+        followed.end(Some(called.outcome.as_str()));
         Ok(InvokedBot { invocation, output, failure_code: failure.map(|failure| failure.code) })
     }
 
@@ -223,16 +230,21 @@ impl Control {
         caller: &Caller,
         bot: &BotId,
         id: &InvocationId,
+        filter: &LogFilter,
     ) -> Result<Vec<LogLineView>, BotError> {
         self.own_bot(caller, bot, Action::InvocationsRead).await?;
+        let mut checks = Checks::default();
+        filter.check(&mut checks);
+        checks.done()?;
         self.recorder.settled().await;
         let mut reader = self.store.reader().await?;
         let invocation = invocation_of(&mut reader, bot, id).await?;
         if sealed(&mut reader, &invocation).await? {
             return Err(BotError::Sealed);
         }
-        let lines = invocations::logs(&mut reader, id).await?;
-        Ok(lines.map(serde_json::from_value).transpose().map_err(Internal::from)?.unwrap_or_default())
+        let mut lines = kept_lines(&mut reader, id).await?;
+        lines.retain(|line| filter.admits(line));
+        Ok(lines)
     }
 }
 
@@ -293,14 +305,20 @@ pub(crate) fn lines_text(lines: Vec<LogLine>) -> Result<Option<String>, Internal
     if lines.is_empty() {
         return Ok(None);
     }
-    let lines = lines.into_iter().map(|line| LogLineView {
-        at_us: line.at_us,
-        stream: line.stream.as_str().to_owned(),
-        level: line.level.as_str().to_owned(),
-        message: line.message,
-        fields: line.fields.into_iter().collect(),
-    });
-    Ok(Some(serde_json::to_string(&lines.collect::<Vec<_>>())?))
+    let lines: Vec<LogLineView> = lines.into_iter().map(LogLineView::from).collect();
+    Ok(Some(serde_json::to_string(&lines)?))
+}
+
+impl From<LogLine> for LogLineView {
+    fn from(line: LogLine) -> Self {
+        Self {
+            at_us: line.at_us,
+            stream: line.stream.as_str().to_owned(),
+            level: line.level.as_str().to_owned(),
+            message: line.message,
+            fields: line.fields.into_iter().collect(),
+        }
+    }
 }
 
 impl From<invocations::Usage> for UsageView {

@@ -1,11 +1,17 @@
 //! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
 
 mod capabilities;
+mod cursor;
 mod deployed;
+mod directories;
+mod follow;
 mod invocations;
+mod logs;
+mod sending;
 mod types;
 
 use ringfence_model::{BotId, BotStatus};
+use ringfence_runtime::Level;
 use ringfence_store::bots::{self, Bot, BotFilter};
 use ringfence_store::components::{self, Component, ComponentKind};
 use serde_json::json;
@@ -15,9 +21,12 @@ use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
 pub(crate) use deployed::{Deployed, KEPT};
+pub use directories::{DirectoryAccess, DirectoryGrant};
+pub use follow::{FollowEvent, FollowLogs, MAX_FOLLOW};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
-pub use types::{BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, NewBot};
+pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
+pub use types::{BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LogPolicy, NewBot};
 
 impl Control {
     /// Deploys a component under a name.
@@ -49,6 +58,7 @@ impl Control {
             config: new.config,
             grants: new.grants,
             limits: new.limits,
+            logs: new.logs,
             status: BotStatus::Running,
             created_at: now,
             updated_at: now,
@@ -117,6 +127,9 @@ impl Control {
         if let Some(limits) = changes.limits {
             view.limits = limits;
         }
+        if let Some(logs) = changes.logs {
+            view.logs = logs;
+        }
         let component = components::get(&mut tx, caller.org(), &view.component).await?;
         let component = component.ok_or(BotError::NoSuchComponent)?;
         let message = format!("must be a component of the same kind: {}", kind.as_str());
@@ -134,7 +147,7 @@ impl Control {
         Ok(view)
     }
 
-    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free.
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes are removed.
     ///
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
@@ -149,6 +162,7 @@ impl Control {
             .await?;
         tx.commit().await?;
         self.deployment_in_force().await;
+        self.remove_volumes(id).await;
         Ok(())
     }
 
@@ -171,6 +185,21 @@ impl Control {
             bot.grants.http.is_none() || bot.kind == ComponentKind::Bot,
             "grants.http",
             "an oracle judges without a network: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.logs.min_level.is_none() || bot.kind == ComponentKind::Bot,
+            "logs.min_level",
+            "cannot be set for an oracle: whoever paid for a verdict can read all that led to it",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || bot.kind == ComponentKind::Bot,
+            "grants.directories",
+            "an oracle judges without directories: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
+            "grants.directories",
+            "this host has no folder for volumes",
         );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());
@@ -201,6 +230,7 @@ fn deployed(bot: &Bot) -> serde_json::Value {
         "component": bot.component_digest,
         "grants": bot.grants,
         "limits": bot.limits,
+        "logs": { "keep_days": bot.log_keep_days, "min_level": bot.log_min_level },
     })
 }
 
@@ -216,6 +246,8 @@ fn to_row(caller: &Caller, view: &BotView) -> Result<Bot, Internal> {
         config: view.config.clone(),
         grants: serde_json::to_value(&view.grants)?,
         limits: serde_json::to_value(&view.limits)?,
+        log_keep_days: view.logs.keep_days,
+        log_min_level: view.logs.min_level.map(|level| level.as_str().to_owned()),
         status: view.status,
         created_at: view.created_at,
         updated_at: view.updated_at,
@@ -233,6 +265,12 @@ fn from_row(bot: Bot) -> Result<BotView, BotError> {
         config: bot.config,
         grants: serde_json::from_value(bot.grants).map_err(Internal::from)?,
         limits: serde_json::from_value(bot.limits).map_err(Internal::from)?,
+        logs: LogPolicy {
+            keep_days: bot.log_keep_days,
+            min_level: bot
+                .log_min_level
+                .and_then(|name| Level::ALL.into_iter().find(|level| level.as_str() == name)),
+        },
         status: bot.status,
         created_at: bot.created_at,
         updated_at: bot.updated_at,

@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 
 use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
 use ringfence_outbound::{AllowedHosts, HostPattern};
-use ringfence_runtime::Limits;
+use ringfence_runtime::{Level, Limits};
 use ringfence_store::StoreError;
 use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::directories::{self, DirectoryGrant};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -23,13 +24,18 @@ pub struct Grants {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub http: Option<HttpGrant>,
+    /// Directories, up to 8, none inside another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[garde(dive, custom(directories::apart))]
+    #[schema(max_items = 8)]
+    pub directories: Vec<DirectoryGrant>,
 }
 
 /// A key-value store of the bot's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
 pub struct KvGrant {
-    /// What all keys and values together may take, 1 byte to 64 MiB.
+    /// What all entries together may take, 1 byte to 64 MiB: their keys, their values, and 64 bytes for each entry.
     #[garde(custom(within(1..=64 << 20, "must be 1 to 67108864 bytes (64 MiB)")))]
     #[schema(minimum = 1, maximum = 67_108_864)]
     pub quota_bytes: u64,
@@ -58,6 +64,23 @@ fn host_patterns(patterns: &[String], (): &()) -> garde::Result {
     require(patterns.iter().all(|pattern| pattern.len() <= 300), "patterns have at most 300 bytes")?;
     let wrong = patterns.iter().find_map(|pattern| pattern.parse::<HostPattern>().err());
     wrong.map_or(Ok(()), |error| require(false, error))
+}
+
+/// What becomes of the lines that calls write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct LogPolicy {
+    /// For how many days they are kept, 1 to 3,650, if that is less than the host keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(range(min = 1, max = 3650)))]
+    #[schema(minimum = 1, maximum = 3650)]
+    pub keep_days: Option<u32>,
+    /// Lines below this level count against the limit and are not kept: `trace`, `debug`, `info`, `warn` or `error`. For
+    /// bots alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "info")]
+    pub min_level: Option<Level>,
 }
 
 /// A deployment.
@@ -95,6 +118,10 @@ pub struct NewBot {
     #[garde(skip)]
     #[schema(value_type = Object, example = json!({"fuel": 1_000_000_000u64, "wall_time_ms": 10_000, "memory_bytes": 134_217_728}))]
     pub limits: Limits,
+    /// What becomes of the lines that its calls write.
+    #[serde(default)]
+    #[garde(dive)]
+    pub logs: LogPolicy,
 }
 
 /// Changes to a bot. What is absent stays; what is present replaces all of what was there.
@@ -123,9 +150,12 @@ pub struct BotChanges {
     #[garde(skip)]
     #[schema(value_type = Option<Object>)]
     pub limits: Option<Limits>,
+    /// What becomes of the lines from now on; of those that are there, how long they stay.
+    #[garde(dive)]
+    pub logs: Option<LogPolicy>,
 }
 
-fn bot_name(name: &str, (): &()) -> garde::Result {
+pub(super) fn bot_name(name: &str, (): &()) -> garde::Result {
     let holds = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
@@ -169,6 +199,9 @@ pub struct BotView {
     /// What each call may use.
     #[schema(value_type = Object)]
     pub limits: Limits,
+    /// What becomes of the lines that its calls write.
+    #[serde(default)]
+    pub logs: LogPolicy,
     /// `running` or `terminated`.
     #[schema(value_type = String)]
     pub status: BotStatus,
@@ -231,6 +264,18 @@ pub enum BotError {
     /// What an oracle logged while judging, before a submission has passed.
     #[error("what an oracle logged can be read once the submission has passed")]
     Sealed,
+    /// The caller does not want the answer any more.
+    #[error("the call was cancelled before it began")]
+    Cancelled,
+    /// An oracle's runs are not followed.
+    #[error("an oracle cannot be followed")]
+    NotFollowable,
+    /// There is no place for one more follower.
+    #[error("there are too many followers")]
+    TooManyFollowers {
+        /// On this host, and not of the caller's org.
+        on_host: bool,
+    },
     /// All instances are busy.
     #[error("all instances are busy")]
     Busy {

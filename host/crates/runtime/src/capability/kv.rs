@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-
+use tokio::task::JoinError;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::kv::{self, Error, Host};
@@ -31,6 +31,15 @@ pub trait KvStore: Send + Sync {
 
     /// Removes `key`; what is not there is no error.
     async fn delete(&self, key: &str) -> Result<(), KvError>;
+
+    /// Puts `value` under `key`, or removes it if there is none, provided that `expected` is what is there; `false`,
+    /// and nothing changed, if it is not. No other write, by any host, comes between the look and the change.
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, KvError>;
 
     /// Up to `limit` keys that begin with `prefix` and come after `after`, in byte order.
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError>;
@@ -87,6 +96,15 @@ impl Granted {
         Ok(self.store(key)?.delete(key).await?)
     }
 
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, Error> {
+        Ok(self.store(key)?.compare_and_swap(key, expected, value).await?)
+    }
+
     async fn list_keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
         if prefix.len() > MAX_KEY_BYTES || after.is_some_and(|after| after.len() > MAX_KEY_BYTES) {
             return Err(Error::InvalidKey(format!("no key is longer than {MAX_KEY_BYTES} bytes")));
@@ -97,8 +115,16 @@ impl Granted {
     }
 }
 
+/// What came of a write; of one that panicked nobody knows.
+fn ended<T>(written: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    written.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a write to a key-value store ended badly");
+        Err(Error::Unavailable("the store did not answer".to_owned()))
+    })
+}
+
 /// The store is cloned out of the state first: a future that holds on to the state could not be sent between
-/// threads.
+/// threads. Writes are begun and waited for: a guest that is ended meanwhile cuts none in half.
 impl Host for State {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
         let kv = Granted(self.capabilities.kv.clone());
@@ -107,12 +133,22 @@ impl Host for State {
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Error>> {
         let kv = Granted(self.capabilities.kv.clone());
-        Ok(kv.set(&key, value).await)
+        Ok(ended(self.begin(async move { kv.set(&key, value).await }).await))
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
         let kv = Granted(self.capabilities.kv.clone());
-        Ok(kv.delete(&key).await)
+        Ok(ended(self.begin(async move { kv.delete(&key).await }).await))
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<bool, Error>> {
+        let kv = Granted(self.capabilities.kv.clone());
+        Ok(ended(self.begin(async move { kv.compare_and_swap(&key, expected, value).await }).await))
     }
 
     async fn list_keys(

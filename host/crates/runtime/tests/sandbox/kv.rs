@@ -8,11 +8,13 @@ use ringfence_runtime::{
     BotCall, CallError, Capabilities, Invocation, KvError, KvStore, Level, Outcome, Stream,
 };
 
-use crate::guests::{RUNTIME, built, prepared};
+use crate::guests::{RUNTIME, built, prepared, tenant};
 
 #[derive(Default)]
 struct Memory {
     values: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// What somebody else writes just before the next swap.
+    meddle: Mutex<Vec<(String, Vec<u8>)>>,
     refuse: Option<KvError>,
 }
 
@@ -40,6 +42,27 @@ impl KvStore for Memory {
         self.refused()?;
         self.values.lock().unwrap().remove(key);
         Ok(())
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, KvError> {
+        self.refused()?;
+        let mut values = self.values.lock().unwrap();
+        if let Some((key, meddled)) = self.meddle.lock().unwrap().pop() {
+            values.insert(key, meddled);
+        }
+        if values.get(key) != expected.as_ref() {
+            return Ok(false);
+        }
+        match value {
+            Some(value) => values.insert(key.to_owned(), value),
+            None => values.remove(key),
+        };
+        Ok(true)
     }
 
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError> {
@@ -90,6 +113,19 @@ async fn configuration_is_read() {
 }
 
 #[tokio::test]
+async fn a_guest_that_swaps_sees_what_came_between() {
+    let store = Arc::new(Memory::default());
+    let count = r#"{"do":"count"}"#;
+    let first = notes(count, &store, &[]).await;
+    assert_eq!(first.output.unwrap(), r#"{"count":1}"#);
+    store.meddle.lock().unwrap().push(("count".to_owned(), b"41".to_vec()));
+    let counted = notes(count, &store, &[]).await;
+    assert_eq!(counted.output.unwrap(), r#"{"count":42}"#);
+    assert_eq!(counted.usage.host_calls, first.usage.host_calls + 2, "it read again, and swapped again");
+    assert_eq!(store.values.lock().unwrap().get("count").unwrap(), b"42");
+}
+
+#[tokio::test]
 async fn keys_have_their_size() {
     let store = Arc::new(Memory::default());
     let add = |length: usize| format!(r#"{{"do":"add","name":"{}","text":""}}"#, "k".repeat(length));
@@ -115,6 +151,6 @@ async fn what_the_store_says_reaches_the_guest() {
 #[tokio::test]
 async fn without_the_grant_nothing_starts() {
     let call = prepared(&RUNTIME, built("notes")).await;
-    assert_eq!(RUNTIME.prepare(built("notes")).await.unwrap().capabilities, ["config", "kv"]);
+    assert_eq!(RUNTIME.prepare(built("notes"), &tenant()).await.unwrap().capabilities, ["config", "kv"]);
     assert_eq!(RUNTIME.call_bot(call).await, Err(CallError::MissingGrant { capability: "kv" }));
 }

@@ -10,7 +10,9 @@
 
 mod cache;
 mod compile;
+mod directories;
 mod guests;
+mod hostile;
 mod http;
 mod invalid;
 mod kv;

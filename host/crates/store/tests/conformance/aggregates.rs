@@ -1,6 +1,7 @@
 //! What is written is read back, and every change of state says whether its guard held.
 
 use ringfence_model::*;
+use ringfence_store::StoreError;
 use ringfence_store::accounts;
 use ringfence_store::bots::{self, BotFilter};
 use ringfence_store::components::{self, ComponentKind};
@@ -9,7 +10,6 @@ use ringfence_store::jobs::{self, JobFilter, JobSort};
 use ringfence_store::outbox::{self, Event};
 use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement};
-use ringfence_store::{StoreError, kv};
 use ringfence_testkit::{Engine, on_both_engines};
 use serde_json::json;
 
@@ -19,7 +19,6 @@ on_both_engines!(
     orgs_and_agents,
     components_are_an_orgs_own,
     bots_by_name_and_version,
-    a_bots_store_has_a_quota,
     jobs_change_state_once,
     jobs_are_listed,
     claims_and_attempts,
@@ -94,37 +93,6 @@ async fn bots_by_name_and_version(engine: Engine) {
     let mut tx = f.tx().await;
     let taken = bots::Bot { id: BotId::new(&f.clock, &f.rng), ..changed };
     assert!(matches!(bots::insert(&mut tx, &taken).await, Err(StoreError::Conflict(_))));
-}
-
-async fn a_bots_store_has_a_quota(engine: Engine) {
-    let f = Fixture::new(engine).await;
-    let (org, bot) = (&f.buyer.org_id, &f.oracle.id);
-    let mut tx = f.tx().await;
-    assert!(kv::set(&mut tx, org, bot, b"a", &[0, 255, 7], 10, f.now()).await.unwrap());
-    assert!(kv::set(&mut tx, org, bot, b"ab", b"1234", 10, f.now()).await.unwrap(), "4 + 6 = 10");
-    assert!(!kv::set(&mut tx, org, bot, b"c", b"", 10, f.now()).await.unwrap(), "one byte too many");
-    assert!(
-        kv::set(&mut tx, org, bot, b"ab", b"12", 10, f.now()).await.unwrap(),
-        "what is replaced does not count"
-    );
-    assert!(kv::set(&mut tx, org, bot, "ü".as_bytes(), b"", 10, f.now()).await.unwrap());
-    assert_eq!(kv::get(&mut tx, bot, b"a").await.unwrap(), Some(vec![0, 255, 7]));
-    assert_eq!(kv::get(&mut tx, bot, b"c").await.unwrap(), None);
-    let keys = |prefix: &'static [u8], after: Option<&'static [u8]>, limit| (prefix, after, limit);
-    for ((prefix, after, limit), expected) in [
-        (keys(b"", None, 10), vec!["a", "ab", "ü"]),
-        (keys(b"a", None, 10), vec!["a", "ab"]),
-        (keys(b"", Some(b"a"), 10), vec!["ab", "ü"]),
-        (keys(b"", None, 1), vec!["a"]),
-        (keys(b"b", None, 10), vec![]),
-    ] {
-        let found = kv::list_keys(&mut tx, bot, prefix, after, limit).await.unwrap();
-        let found: Vec<_> = found.into_iter().map(|key| String::from_utf8(key).unwrap()).collect();
-        assert_eq!(found, expected);
-    }
-    kv::delete(&mut tx, bot, b"a").await.unwrap();
-    kv::delete(&mut tx, bot, b"a").await.unwrap();
-    assert_eq!(kv::get(&mut tx, bot, b"a").await.unwrap(), None);
 }
 
 async fn jobs_change_state_once(engine: Engine) {

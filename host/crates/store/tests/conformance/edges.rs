@@ -6,7 +6,7 @@ use ringfence_model::{AccountId, JobStatus, MicroUsdc, OrgId, TransferId};
 use ringfence_store::jobs::{self, Job, JobFilter, JobSort};
 use ringfence_store::ledger::{self, Account, AccountKind, Posted, Transfer, TransferKind};
 use ringfence_store::submissions::{self, Participant};
-use ringfence_store::{Store, Tx, kv, queue};
+use ringfence_store::{Store, Tx, queue};
 use ringfence_testkit::{Database, Engine, on_both_engines};
 use serde_json::json;
 
@@ -18,7 +18,6 @@ on_both_engines!(
     who_wrote_about_a_job_can_lock_it,
     a_job_ends_only_in_an_end,
     few_and_many_in_a_range_are_listed_alike,
-    keys_of_any_bytes_are_listed_in_order,
     work_is_due_when_it_can_be_taken,
     several_hosts_open_a_new_database_at_once,
 );
@@ -192,31 +191,6 @@ async fn few_and_many_in_a_range_are_listed_alike(engine: Engine) {
                 assert_eq!(page.total, u64::try_from(MANY - cheapest + 1).unwrap());
             }
         }
-    }
-}
-
-async fn keys_of_any_bytes_are_listed_in_order(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
-    let (org, bot) = (&fixture.oracle.org_id, &fixture.oracle.id);
-    let keys: [&[u8]; 8] = [b"", b"A", b"a", b"a\0", b"a\xff", b"a\xff\xff", b"b", b"\xff\xff"];
-    let mut tx = fixture.tx().await;
-    for key in keys.iter().rev() {
-        assert!(kv::set(&mut tx, org, bot, key, b"", 1000, fixture.now()).await.unwrap());
-        assert_eq!(kv::get(&mut tx, bot, key).await.unwrap().as_deref(), Some(b"".as_slice()));
-    }
-    for (prefix, after, limit, expected) in [
-        (b"".as_slice(), None, 100, &keys[..]),
-        (b"", Some(b"".as_slice()), 100, &keys[1..]),
-        (b"", Some(b"a"), 2, &keys[3..5]),
-        (b"a", None, 100, &keys[2..6]),
-        (b"a", Some(b"A"), 2, &keys[2..4]),
-        (b"a", Some(b"a\xff"), 100, &keys[5..6]),
-        (b"a", Some(b"b"), 100, &[]),
-        (b"\xff", None, 100, &keys[7..]),
-        (b"c", None, 100, &[]),
-    ] {
-        let found = kv::list_keys(&mut tx, bot, prefix, after, limit).await.unwrap();
-        assert_eq!(found, expected, "{prefix:?} {after:?}");
     }
 }
 

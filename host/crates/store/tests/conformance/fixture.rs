@@ -252,6 +252,8 @@ pub(crate) fn bot(clock: &ManualClock, rng: &SeededRng, component: &Component, n
         config: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         grants: json!({ "kv": { "quota_bytes": 10 } }),
         limits: json!({ "fuel": 1 }),
+        log_keep_days: Some(7),
+        log_min_level: Some("warn".to_owned()),
         status: BotStatus::Running,
         created_at: clock.now(),
         updated_at: clock.now(),

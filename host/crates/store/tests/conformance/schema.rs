@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_model::{AgentId, MicroUsdc, Role, Timestamp};
+use ringfence_model::{AgentId, BotId, MicroUsdc, Role, Timestamp};
 use ringfence_store::jobs::{self, JobFilter, JobSort};
-use ringfence_store::{Store, keys};
+use ringfence_store::{Store, keys, kv};
 use ringfence_testkit::{Database, Engine, on_both_engines, root};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{
@@ -100,10 +100,21 @@ async fn what_was_there_before_a_step_is_kept(engine: Engine) {
     let kind = MigrationType::Simple;
     let first = Migration::new(1, "initial".into(), kind, AssertSqlSafe(text).into_sql_str(), false);
     let first = Migrator::with_migrations(vec![first]);
+    let bot: BotId = "bot_00000000000000000000000000".parse().unwrap();
+    let [bytes_a, bytes_bcd] = match engine {
+        Engine::Sqlite => ["x'e4'", "x'00ff42'"],
+        Engine::Postgres => ["'\\xe4'", "'\\x00ff42'"],
+    };
     let (org, agent) = ("org_00000000000000000000000000", "agent_00000000000000000000000000");
     let rows = AssertSqlSafe(format!(
         "INSERT INTO orgs VALUES ('{org}', 'Org', 1);
         INSERT INTO agents VALUES ('{agent}', '{org}', 'Agent', NULL, 1, 1);
+        INSERT INTO components (org_id, digest, kind, size_bytes, imports, capabilities, wasm, created_at)
+            VALUES ('{org}', 'digest', 'bot', 1, '[]', '[]', {bytes_a}, 1);
+        INSERT INTO bots (id, org_id, name, description, kind, version, component_digest, config, grants, limits, status,
+            created_at, updated_at) VALUES ('{bot}', '{org}', 'bot', '', 'bot', 1, 'digest', '{{}}', '{{}}', '{{}}', 'running', 1, 1);
+        INSERT INTO kv_entries VALUES ('{bot}', '{org}', {bytes_a}, {bytes_bcd}, 1);
+        INSERT INTO kv_entries VALUES ('{bot}', '{org}', {bytes_bcd}, {bytes_a}, 1);
         INSERT INTO api_keys VALUES ('key_00000000000000000000000000', '{org}', '{agent}', 'a', 'rf_a', 1, NULL);
         INSERT INTO api_keys VALUES ('key_00000000000000000000000001', '{org}', NULL, 'b', 'rf_b', 2, 3);"
     ));
@@ -126,6 +137,8 @@ async fn what_was_there_before_a_step_is_kept(engine: Engine) {
     assert_eq!(operators.revoked_at, Some(Timestamp::from_micros(3)));
     assert_eq!((agents.agent_id.as_ref().map(AgentId::as_str), agents.role), (Some(agent), None));
     assert_eq!((agents.name.as_str(), agents.revoked_at, agents.last_used_at), ("", None, None));
+    let used = kv::used_bytes(&mut store.reader().await.unwrap(), &bot).await.unwrap();
+    assert_eq!(used, 2 * (1 + 3 + 64), "bytes, not characters");
     for key in [operators, agents] {
         assert_eq!((&key.scopes[..], key.expires_at), (&["*".to_owned()][..], None));
         assert_eq!((key.reads_per_minute, key.writes_per_minute), (None, None));
