@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::guests::{RUNTIME, built, prepared};
+use crate::guests::{RUNTIME, built, prepared, tenant};
 
 /// Reads a request whose body says its length, and answers its text and this.
 async fn exchange(stream: &mut TcpStream, response: &str) -> String {
@@ -112,7 +112,7 @@ async fn a_granted_host_is_asked_and_its_answer_comes_back() {
 #[tokio::test]
 async fn without_the_grant_a_request_is_denied_and_the_log_names_it() {
     let (url, mut heard) = server("HTTP/1.1 200 OK\r\n\r\n").await;
-    assert_eq!(RUNTIME.prepare(built("fetch")).await.unwrap().capabilities, ["http"]);
+    assert_eq!(RUNTIME.prepare(built("fetch"), &tenant()).await.unwrap().capabilities, ["http"]);
     let invocation = fetch(&Arc::default(), &format!(r#"{{"url": "{url}"}}"#)).await;
     assert_eq!(invocation.outcome, Outcome::Failed);
     assert_eq!(invocation.usage.egress_sent_bytes, 0);
@@ -191,7 +191,7 @@ async fn the_wall_time_ends_a_guest_that_waits_and_its_request() {
         let mut buffer = [0; 1024];
         while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {}
     });
-    let limits = Limits { wall_time_ms: 300, ..Limits::default() };
+    let limits = Limits { wall_time_ms: 3000, ..Limits::default() };
     let invocation = fetch_within(&local(), &input, limits).await;
     assert_eq!(invocation.outcome, Outcome::TimedOut, "{invocation:?}");
     assert!(invocation.usage.egress_sent_bytes > 0);
