@@ -11,6 +11,8 @@ use ringfence_model::{OrgId, Role};
 use ringfence_runtime::CompileLimits;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::outbound::OutboundOptions;
+
 /// Runs other people's bots inside WebAssembly sandboxes and pays for their results.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -274,6 +276,9 @@ pub(crate) struct Serve {
     /// Logins a minute, by an address, and into an account.
     #[arg(long, env = "RINGFENCE_LOGINS_PER_MINUTE", default_value = "10", value_parser = a_minute)]
     pub(crate) logins_per_minute: NonZeroU32,
+
+    #[command(flatten)]
+    pub(crate) outbound: OutboundOptions,
 
     /// Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`, separated by commas.
     #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',', value_parser = proxies)]

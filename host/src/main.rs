@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod logging;
 mod master_key;
+mod outbound;
 mod redact;
 mod serve;
 

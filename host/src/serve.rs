@@ -84,6 +84,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
         rate_limits: config.rate_limits(),
         platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
         oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
+        outbound: Some(config.outbound.client()?),
         log_retention_days: config.log_retention_days,
         invocation_retention_days: config.invocation_retention_days,
         volumes_dir: Some(config.database.data_dir.join("volumes")),

@@ -46,7 +46,8 @@ async fn files_live_as_long_as_their_bot(engine: Engine) {
     assert_eq!(changed["grants"], changes["grants"]);
     assert_eq!(output(&client, &ada, &bot, read.clone()).await, json!({ "text": "kept" }));
     let refused = invoke(&client, &ada, &bot, json!({ "do": "delete", "path": "/data/a/kept.txt" })).await;
-    assert_eq!(refused["failure"]["code"], "not_permitted", "{refused}");
+    assert_eq!(refused["failure_code"], "not_permitted", "{refused}");
+    host.kill();
     host.restart().await;
     let client = host.client();
     assert_eq!(output(&client, &ada, &bot, read.clone()).await, json!({ "text": "kept" }));
@@ -58,7 +59,7 @@ async fn files_live_as_long_as_their_bot(engine: Engine) {
     let listed = output(&client, &ada, &other, json!({ "do": "list", "path": "/data" })).await;
     assert_eq!(listed, json!({ "entries": [] }));
     let reach = json!({ "do": "read", "path": format!("/data/../../{bot}/data/a/kept.txt") });
-    assert!(invoke(&client, &ada, &other, reach).await["failure"].is_object());
+    assert!(invoke(&client, &ada, &other, reach).await["failure_code"].is_string());
 
     // A folder of a bot that is not known here is not ours to remove; one of a deleted bot is, whenever it is found.
     let _ = client.delete(&format!("/bots/{bot}"), &ada.key).await.expect(204);

@@ -5,6 +5,7 @@ mod crash;
 mod directories;
 mod faults;
 mod fence;
+mod fetch;
 mod job_done;
 mod limits;
 mod races;

@@ -32,6 +32,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const RESERVED: &[(&str, &[&str])] = &[
     ("wasmtime", &["ringfence-runtime"]),
     ("wasmtime-wasi", &["ringfence-runtime"]),
+    ("wasmtime-wasi-http", &["ringfence-runtime"]),
     ("sqlx", &["ringfence-store", "ringfence-testkit"]),
     ("axum", &["ringfence-api"]),
     ("tokio-rustls", &["ringfence-outbound"]),

@@ -23,7 +23,7 @@ pub(super) struct Route {
 }
 
 const TOP: &[&str] = &[""];
-const BOT: &[&str] = &["", "/grants", "/grants/kv", "/limits"];
+const BOT: &[&str] = &["", "/grants", "/grants/http", "/grants/kv", "/limits"];
 
 const FEW_FIELDS: Option<usize> = Some(65_536);
 const ONE_BOT: Option<usize> = Some(262_144);
@@ -75,9 +75,11 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
     let cancelled = format!("/jobs/{}/cancel", market.post(json!({})).await);
     let deploy = json!({
         "name": "another", "component": echo["digest"], "config": { "role": "may be a key" },
-        "grants": { "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 },
+        "grants": { "http": { "hosts": ["a.test"] }, "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 },
     });
-    let change = json!({ "grants": { "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 } });
+    let change = json!({
+        "grants": { "http": { "hosts": ["*.a.test"] }, "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 },
+    });
     let deposit = json!({ "agent_id": market.buyer.id, "amount": "1", "external_reference": "one" });
     let routes = vec![
         route(("POST", "/agents"), "", json!({ "name": "Eve" }), (201, FEW_FIELDS)),

@@ -160,6 +160,15 @@ async fn bad_deployments_are_refused(engine: Engine) {
             json!({ "name": "x", "component": oracle, "grants": { "kv": { "quota_bytes": 10 } } }),
             "invalid_fields",
         ),
+        (json!({ "name": "x", "component": echo, "grants": { "http": { "hosts": [] } } }), "invalid_fields"),
+        (
+            json!({ "name": "x", "component": echo, "grants": { "http": { "hosts": ["a.test/b"] } } }),
+            "invalid_fields",
+        ),
+        (
+            json!({ "name": "x", "component": oracle, "grants": { "http": { "hosts": ["a.test"] } } }),
+            "invalid_fields",
+        ),
         (json!({ "name": "x", "component": echo, "grants": { "root": {} } }), "invalid_body"),
         (json!({ "name": "x", "component": echo, "limits": { "speed": 1 } }), "invalid_body"),
         (json!({ "name": "x", "component": "abc" }), "invalid_body"),

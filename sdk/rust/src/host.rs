@@ -11,6 +11,7 @@ mod imports {
     use crate::bindings::{config, kv, log};
     use crate::kv::Error;
     use crate::log::Level;
+    pub(crate) use crate::wasi_http::http_send;
 
     pub(crate) fn log_write(level: Level, message: &str, fields: &[(String, String)]) {
         let level = match level {

@@ -44,12 +44,15 @@ mod checks;
 pub mod config;
 mod failure;
 mod host;
+pub mod http;
 pub mod kv;
 pub mod log;
 mod oracle;
 mod parse;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+#[cfg(target_family = "wasm")]
+mod wasi_http;
 
 pub use bot::{BotInput, Task};
 pub use checks::Checks;

@@ -24,6 +24,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::http::{self, Request, Response};
 use crate::log::Level;
 use crate::{BotInput, Failure, Job, Submission, Verdict};
 
@@ -38,12 +39,16 @@ pub struct LogLine {
     pub fields: Vec<(String, String)>,
 }
 
-#[derive(Debug, Default)]
+/// What answers a guest's requests.
+type Http = Box<dyn FnMut(&Request) -> Result<Response, http::Error>>;
+
+#[derive(Default)]
 struct State {
     logs: Vec<LogLine>,
     config: BTreeMap<String, String>,
     kv: BTreeMap<String, Vec<u8>>,
     kv_max_bytes: Option<usize>,
+    http: Option<Http>,
 }
 
 thread_local! {
@@ -86,6 +91,12 @@ impl Host {
     /// Lets the key-value store hold `bytes`: keys, values and 64 for each entry. Without this, it takes all.
     pub fn with_kv_max_bytes(self, bytes: usize) -> Self {
         STATE.with_borrow_mut(|state| state.kv_max_bytes = Some(bytes));
+        self
+    }
+
+    /// Answers requests over HTTP. Without this they are denied, as without the grant.
+    pub fn with_http(self, answer: impl FnMut(&Request) -> Result<Response, http::Error> + 'static) -> Self {
+        STATE.with_borrow_mut(|state| state.http = Some(Box::new(answer)));
         self
     }
 
@@ -150,6 +161,7 @@ pub fn submission<T>(content: T) -> Submission<T> {
 /// What stands in for the component's imports.
 pub(crate) mod imports {
     use super::{LogLine, STATE};
+    use crate::http::{self, Request, Response};
     use crate::kv::Error;
     use crate::log::Level;
 
@@ -211,6 +223,18 @@ pub(crate) mod imports {
         let wanted =
             |key: &&String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
         Ok(STATE.with_borrow(|state| state.kv.keys().filter(wanted).take(1000).cloned().collect()))
+    }
+
+    pub(crate) fn http_send(request: &Request) -> Result<Response, http::Error> {
+        // Taken out, so that the answer may look at the host itself.
+        let Some(mut answer) = STATE.with_borrow_mut(|state| state.http.take()) else {
+            return Err(http::Error::Denied("the test's host has no `with_http`".to_owned()));
+        };
+        let response = answer(request);
+        STATE.with_borrow_mut(|state| {
+            state.http.get_or_insert(answer);
+        });
+        response
     }
 
     fn checked(key: &str) -> Result<(), Error> {

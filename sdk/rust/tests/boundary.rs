@@ -60,6 +60,45 @@ mod counting {
     }
 }
 
+mod asking {
+    use ringfence::http::{Error, Request, Response};
+
+    use super::*;
+
+    #[ringfence::bot]
+    fn rate(url: String) -> Result<f64, Failure> {
+        let request = Request::post(url).json(&["EUR"])?;
+        Ok(request.send()?.success()?.json::<Vec<f64>>()?[0])
+    }
+
+    #[test]
+    fn requests_are_answered_by_the_test() {
+        let host = Host::new().with_http(|request| match request.url.as_str() {
+            "https://rates.test/" => {
+                assert_eq!(
+                    (request.method.as_str(), request.body.as_slice()),
+                    ("POST", br#"["EUR"]"#.as_slice())
+                );
+                assert_eq!(request.headers, [("content-type".to_owned(), "application/json".to_owned())]);
+                Ok(Response::new(200, "[0.5]"))
+            }
+            "https://gone.test/" => Ok(Response::new(410, "")),
+            "https://words.test/" => Ok(Response::new(200, r#"["many"]"#)),
+            url => Err(Error::Failed(format!("nobody is at {url}"))),
+        });
+        assert_eq!(host.call(rate, r#""https://rates.test/""#).unwrap(), 0.5);
+        for (url, code) in [
+            ("https://gone.test/", "http_status"),
+            ("https://words.test/", "http_not_json"),
+            ("https://else.test/", "http_failed"),
+        ] {
+            assert_eq!(host.call(rate, &format!("{url:?}")).unwrap_err().code, code);
+        }
+        let host = Host::new();
+        assert_eq!(host.call(rate, r#""https://rates.test/""#).unwrap_err().code, "http_denied");
+    }
+}
+
 mod judging {
     use super::*;
 

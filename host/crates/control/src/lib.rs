@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use access::Leased;
 use ringfence_model::{BotId, Clock, FeeBps, HostId, Rng};
+use ringfence_outbound::Outbound;
 use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
@@ -45,8 +46,8 @@ pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
     BotChanges, BotError, BotLogLineView, BotLogs, BotView, DirectoryAccess, DirectoryGrant, FollowEvent,
-    FollowLogs, Grants, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LogFilter, LogLineView,
-    LogPolicy, MAX_FOLLOW, NewBot, UsageView,
+    FollowLogs, Grants, HttpGrant, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LogFilter,
+    LogLineView, LogPolicy, MAX_FOLLOW, NewBot, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use compiled::{PrecompileReport, components_in_use, precompile};
@@ -88,6 +89,8 @@ pub struct Settings {
     pub invocation_retention_days: u32,
     /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
     pub volumes_dir: Option<std::path::PathBuf>,
+    /// The client for requests to the outside. A command that runs no guests has none.
+    pub outbound: Option<Outbound>,
 }
 
 impl Default for Settings {
@@ -101,6 +104,7 @@ impl Default for Settings {
             log_retention_days: 30,
             invocation_retention_days: 365,
             volumes_dir: None,
+            outbound: None,
         }
     }
 }

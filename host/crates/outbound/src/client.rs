@@ -30,7 +30,7 @@ const MIN_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Who asks, and what is theirs: given with each request.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub struct Requester {
     /// Whose requests this one is counted among.
     pub org: OrgId,
     /// The hosts that were granted.
@@ -41,7 +41,7 @@ pub struct Origin {
     pub traffic: Arc<Traffic>,
 }
 
-impl Origin {
+impl Requester {
     /// An org that may ask these hosts, within the client's limits.
     pub fn new(org: OrgId, hosts: AllowedHosts) -> Self {
         Self { org, hosts: Arc::new(hosts), limits: None, traffic: Arc::default() }
@@ -87,18 +87,18 @@ impl Outbound {
     /// [`OutboundError`], before anything was sent if the URL, the grant, the policy or the limits are against it.
     pub async fn send(
         &self,
-        origin: &Origin,
+        requester: &Requester,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, OutboundError> {
         let own = &self.0.limits;
-        let limits = origin.limits.as_ref().map_or_else(|| own.clone(), |limits| own.at_most(limits));
+        let limits = requester.limits.as_ref().map_or_else(|| own.clone(), |limits| own.at_most(limits));
         let target = Target::of(request.uri())?;
         let (request, failure) = prepare(request, &target, &limits)?;
-        origin.hosts.permit(&target)?;
-        let permit = self.0.permits.take(&origin.org)?;
+        requester.hosts.permit(&target)?;
+        let permit = self.0.permits.take(&requester.org)?;
         let deadline = Instant::now() + limits.total_timeout;
         let host = target.authority();
-        let exchange = Exchange { client: &self.0, origin, target, host, limits, failure, deadline };
+        let exchange = Exchange { client: &self.0, requester, target, host, limits, failure, deadline };
         match timeout_at(deadline, exchange.run(request, permit)).await {
             Ok(response) => response,
             Err(_) => Err(exchange.timed_out(Phase::Whole, exchange.limits.total_timeout)),
@@ -149,7 +149,7 @@ impl Inner {
 /// One request, from the permit to the response's headers.
 struct Exchange<'a> {
     client: &'a Inner,
-    origin: &'a Origin,
+    requester: &'a Requester,
     target: Target,
     /// The target's, for errors.
     host: String,
@@ -191,7 +191,7 @@ impl Exchange<'_> {
 
     async fn connect(&self, deadline: Instant) -> Result<Box<dyn Connection>, OutboundError> {
         let addresses = self.client.addresses(&self.target).await?;
-        let traffic = Arc::clone(&self.origin.traffic);
+        let traffic = Arc::clone(&self.requester.traffic);
         connect::connect(&self.target, &addresses, deadline, traffic, &self.client.tls).await
     }
 

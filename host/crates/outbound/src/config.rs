@@ -76,6 +76,22 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// None at all: for who has only some of their own, beside the client's.
+    #[must_use]
+    pub const fn unlimited() -> Self {
+        Self {
+            request_header_bytes: usize::MAX,
+            request_body_bytes: u64::MAX,
+            response_header_bytes: usize::MAX,
+            headers: usize::MAX,
+            response_body_bytes: u64::MAX,
+            connect_timeout: Duration::MAX,
+            first_byte_timeout: Duration::MAX,
+            idle_timeout: Duration::MAX,
+            total_timeout: Duration::MAX,
+        }
+    }
+
     /// The lower of both, limit by limit.
     #[must_use]
     pub fn at_most(&self, other: &Self) -> Self {

@@ -57,10 +57,9 @@ pub(crate) async fn connect(
     traffic: Arc<Traffic>,
     tls: &TlsConnector,
 ) -> Result<Box<dyn Connection>, OutboundError> {
-    let tcp = dial(addresses, deadline).await.map_err(|error| OutboundError::ConnectFailed {
-        host: target.authority(),
-        reason: error.kind().to_string(),
-    })?;
+    let tcp = dial(addresses, deadline)
+        .await
+        .map_err(|error| OutboundError::ConnectFailed { host: target.authority(), reason: error.kind() })?;
     let tcp = Counted::new(tcp, traffic);
     if target.scheme == Scheme::Http {
         return Ok(Box::new(tcp));

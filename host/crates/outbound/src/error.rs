@@ -1,5 +1,6 @@
 //! What can go wrong with a request, in words for the person whose request it was.
 
+use std::io;
 use std::time::Duration;
 
 use crate::address::AddressClass;
@@ -55,7 +56,7 @@ pub enum OutboundError {
         /// The host as it was named.
         host: String,
         /// What the operating system said.
-        reason: String,
+        reason: io::ErrorKind,
     },
     /// No trustworthy connection came about.
     #[error("TLS with `{host}` failed: {reason}")]

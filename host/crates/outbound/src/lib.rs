@@ -1,6 +1,6 @@
 //! The one HTTP client that leaves the house: for guests, webhooks, external agents and language models.
 //!
-//! [`Outbound::send`] takes a request and an [`Origin`], who says on whose behalf, to which hosts, and within which limits.
+//! [`Outbound::send`] takes a request and a [`Requester`], which says on whose behalf, to which hosts, and within which limits.
 //! Between them and the wire stand, in this order:
 //!
 //! 1. the URL, read as the WHATWG's standard has it, so that `0x7f.1` is `127.0.0.1` before anybody looks;
@@ -34,7 +34,7 @@ mod traffic;
 
 pub use address::AddressClass;
 pub use body::{RequestBody, ResponseBody, empty, full};
-pub use client::{Origin, Outbound, json_request};
+pub use client::{Outbound, Requester, json_request};
 pub use config::{Limits, OutboundConfig};
 pub use error::{OutboundError, Phase, SetupError};
 pub use grant::{AllowedHosts, HostPattern, InvalidHostPattern};

@@ -122,6 +122,8 @@ fn measure(store: &Store<State>, frame: &Frame<'_>, cpu: Duration) -> Usage {
         wall_us: micros(frame.started.elapsed()),
         cpu_us: micros(cpu),
         host_calls: state.meter.host_calls(),
+        egress_sent_bytes: state.http.traffic().sent_bytes(),
+        egress_received_bytes: state.http.traffic().received_bytes(),
         ..Usage::default()
     }
 }

@@ -45,8 +45,8 @@ pub struct ComponentInfo {
     pub kind: Kind,
     /// The interfaces that it imports, with versions, in its own order.
     pub imports: Vec<String>,
-    /// The capabilities that its imports speak of, sorted: `config`, `http` (links, but traps when called, for
-    /// there is no such grant yet), `kv` (a call needs a store). Those that everyone has are not listed.
+    /// The capabilities that its imports speak of, sorted: `config`, `http` (links for every bot; without the
+    /// grant a request is denied), `kv` (a call needs a store). Those that everyone has are not listed.
     pub capabilities: Vec<String>,
     /// Its size as uploaded.
     pub size_bytes: u64,
@@ -285,7 +285,7 @@ pub(crate) fn inspect(
     };
     let wrong_import =
         |error: wasmtime::Error| InvalidComponent::WrongImport { message: format!("{error:#}") };
-    let pre = if imports.iter().any(|name| name.starts_with("wasi:http/")) {
+    let pre = if kind == Kind::Oracle && imports.iter().any(|name| name.starts_with("wasi:http/")) {
         let mut linker = linker.clone();
         deny_http(&mut linker, component).map_err(wrong_import)?;
         linker.instantiate_pre(component).map_err(wrong_import)?
@@ -356,8 +356,8 @@ fn capabilities(imports: &[String]) -> Vec<String> {
 /// Stands in for the host side of a denied resource.
 struct Denied;
 
-/// Gives the component's imports of `wasi:http` functions that trap. Tool chains for JavaScript import it
-/// whether it is used or not.
+/// Gives an oracle's imports of `wasi:http` functions that trap: it has no network, and tool chains for JavaScript
+/// import it whether it is used or not.
 fn deny_http(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<()> {
     let engine = component.engine();
     for (name, item) in component.component_type().imports(engine) {

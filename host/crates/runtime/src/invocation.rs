@@ -221,9 +221,9 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Bytes of the returned result's or failure's texts.
     pub output_bytes: u64,
-    /// Bytes sent in outbound requests, heads and bodies.
+    /// Bytes sent in outbound requests: everything that went over the wire, TLS included.
     pub egress_sent_bytes: u64,
-    /// Bytes received in the answers to them, heads and bodies.
+    /// Bytes received in the answers to them, likewise.
     pub egress_received_bytes: u64,
     /// Tokens that language models were given.
     pub llm_input_tokens: u64,

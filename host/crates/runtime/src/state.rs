@@ -12,7 +12,8 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiVie
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
 use crate::capability::directories::{self, Directories};
-use crate::capability::{Capabilities, clock, config, kv, log};
+use crate::capability::http::Http;
+use crate::capability::{Capabilities, clock, config, http, kv, log};
 use crate::engine::{FIRST_SLICE_TICKS, SLICE_TICKS};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{LogOptions, Logs, Output, Stream};
@@ -50,6 +51,7 @@ pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
+    pub(crate) http: Http,
     pub(crate) directories: Directories,
     /// Also kept by the call, until the instance is gone from the pool.
     slot: Arc<Slot>,
@@ -82,6 +84,7 @@ impl State {
         };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
+        let http = Http::new(&capabilities, &logs);
         Self {
             wasi: builder.build(),
             table,
@@ -89,6 +92,7 @@ impl State {
             logs,
             capabilities,
             clock,
+            http,
             directories: Directories::none(),
             slot,
         }
@@ -169,11 +173,12 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     kv::link(&mut linker)?;
+    http::link(&mut linker)?;
     directories::link(&mut linker)?;
     Ok(linker)
 }
 
-/// Everything that an oracle may import: no key-value store, and a monotonic clock that does not wait.
+/// Everything that an oracle may import: no key-value store, no HTTP, and a monotonic clock that does not wait.
 pub(crate) fn oracle_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -21,7 +21,13 @@ impl Control {
                 quota_bytes: grant.quota_bytes,
             }) as Arc<dyn ringfence_runtime::KvStore>
         });
+        let http = bot.grants.http.as_ref().zip(self.settings.outbound.clone());
+        let http = http.map(|(grant, client)| ringfence_runtime::HttpGrant {
+            client,
+            org: org.clone(),
+            hosts: Arc::new(grant.allowed()),
+        });
         let directories = self.directories(&bot.bot_id, &bot.grants.directories);
-        Capabilities { config: bot.config.clone(), kv, directories }
+        Capabilities { config: bot.config.clone(), kv, http, directories }
     }
 }

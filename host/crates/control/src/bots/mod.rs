@@ -26,7 +26,7 @@ pub use follow::{FollowEvent, FollowLogs, MAX_FOLLOW};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
 pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
-pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, LogPolicy, NewBot};
+pub use types::{BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LogPolicy, NewBot};
 
 impl Control {
     /// Deploys a component under a name.
@@ -180,6 +180,11 @@ impl Control {
             bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
             "grants.kv",
             "an oracle judges without a key-value store: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.http.is_none() || bot.kind == ComponentKind::Bot,
+            "grants.http",
+            "an oracle judges without a network: it must give the same verdict every time",
         );
         checks.require(
             bot.logs.min_level.is_none() || bot.kind == ComponentKind::Bot,

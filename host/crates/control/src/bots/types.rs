@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
+use ringfence_outbound::{AllowedHosts, HostPattern};
 use ringfence_runtime::{Level, Limits};
 use ringfence_store::StoreError;
 use ringfence_store::components::ComponentKind;
@@ -19,6 +20,10 @@ pub struct Grants {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub kv: Option<KvGrant>,
+    /// Requests over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub http: Option<HttpGrant>,
     /// Directories, up to 8, none inside another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[garde(dive, custom(directories::apart))]
@@ -34,6 +39,31 @@ pub struct KvGrant {
     #[garde(custom(within(1..=64 << 20, "must be 1 to 67108864 bytes (64 MiB)")))]
     #[schema(minimum = 1, maximum = 67_108_864)]
     pub quota_bytes: u64,
+}
+
+/// Requests over HTTP to these hosts. What the operator's network policy refuses is not opened by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct HttpGrant {
+    /// 1 to 100 patterns: `api.example.com`, `*.example.com` (names below it), `https://example.com:8443` or `*`. Without a
+    /// scheme both are meant, without a port the scheme's own; `:*` is every port.
+    #[garde(custom(host_patterns))]
+    #[schema(example = json!(["api.example.com"]), min_items = 1, max_items = 100)]
+    pub hosts: Vec<String>,
+}
+
+impl HttpGrant {
+    /// The hosts as the client knows them. They have been validated; what would not be a pattern grants nothing.
+    pub(super) fn allowed(&self) -> AllowedHosts {
+        AllowedHosts::new(self.hosts.iter().filter_map(|pattern| pattern.parse().ok()).collect())
+    }
+}
+
+fn host_patterns(patterns: &[String], (): &()) -> garde::Result {
+    require((1..=100).contains(&patterns.len()), "must be 1 to 100 patterns")?;
+    require(patterns.iter().all(|pattern| pattern.len() <= 300), "patterns have at most 300 bytes")?;
+    let wrong = patterns.iter().find_map(|pattern| pattern.parse::<HostPattern>().err());
+    wrong.map_or(Ok(()), |error| require(false, error))
 }
 
 /// What becomes of the lines that calls write.

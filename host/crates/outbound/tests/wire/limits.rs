@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use ringfence_outbound::{
-    AllowedHosts, Limits, Origin, Outbound, OutboundConfig, OutboundError, Phase, RequestBody, full,
+    AllowedHosts, Limits, Outbound, OutboundConfig, OutboundError, Phase, RequestBody, Requester, full,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -27,14 +27,14 @@ async fn endless_headers_end() {
     let many = Server::endless("HTTP/1.1 200 OK\r\n", "a: b\r\n").await;
     let interim = Server::endless("", "HTTP/1.1 103 Early Hints\r\n\r\n").await;
     for server in [&long, &many] {
-        let origin = anyone();
-        let error = ask(&client, &origin, &server.url()).await.unwrap_err();
+        let requester = anyone();
+        let error = ask(&client, &requester, &server.url()).await.unwrap_err();
         assert!(matches!(error, OutboundError::ResponseHeadersTooLarge { .. }), "{error}");
-        assert!(origin.traffic.received_bytes() <= 64 * 1024, "{}", origin.traffic.received_bytes());
+        assert!(requester.traffic.received_bytes() <= 64 * 1024, "{}", requester.traffic.received_bytes());
     }
     // One interim response after the other never becomes a response.
-    let origin = limited(Limits { first_byte_timeout: SHORT, ..Limits::default() });
-    let error = ask(&client, &origin, &interim.url()).await.unwrap_err();
+    let requester = limited(Limits { first_byte_timeout: SHORT, ..Limits::default() });
+    let error = ask(&client, &requester, &interim.url()).await.unwrap_err();
     assert!(matches!(error, OutboundError::TimedOut { phase: Phase::FirstByte, .. }), "{error}");
 }
 
@@ -69,8 +69,8 @@ async fn endless_bodies_end() {
                 .await,
         ),
     ] {
-        let origin = limited(Limits { response_body_bytes: LIMIT, ..Limits::default() });
-        let mut body = ask(&client, &origin, &server.url()).await.unwrap().into_body();
+        let requester = limited(Limits { response_body_bytes: LIMIT, ..Limits::default() });
+        let mut body = ask(&client, &requester, &server.url()).await.unwrap().into_body();
         let mut read = 0;
         let error = loop {
             match body.frame().await.unwrap() {
@@ -87,7 +87,7 @@ async fn endless_bodies_end() {
         assert!(body.frame().await.is_none(), "{what}: goes on after its end");
 
         // Asked for as a whole, it is not collected past the caller's own limit either.
-        let response = ask(&client, &origin, &server.url()).await.unwrap();
+        let response = ask(&client, &requester, &server.url()).await.unwrap();
         let error = response.into_body().bytes(1000).await.unwrap_err();
         assert!(matches!(error, OutboundError::ResponseTooLarge { max_bytes: 1000, .. }), "{what}: {error}");
     }
@@ -97,13 +97,13 @@ async fn endless_bodies_end() {
 async fn a_body_that_says_it_is_too_long_is_not_begun() {
     let client = local().await;
     let server = Server::stalling("HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n").await;
-    let origin = limited(Limits { response_body_bytes: 1000, ..Limits::default() });
-    let error = ask(&client, &origin, &server.url()).await.unwrap_err();
+    let requester = limited(Limits { response_body_bytes: 1000, ..Limits::default() });
+    let error = ask(&client, &requester, &server.url()).await.unwrap_err();
     assert!(matches!(error, OutboundError::ResponseTooLarge { max_bytes: 1000, .. }), "{error}");
     // Its length is only said in answer to HEAD.
     let mut head = get(&server.url());
     *head.method_mut() = http::Method::HEAD;
-    let response = client.send(&origin, head).await.unwrap();
+    let response = client.send(&requester, head).await.unwrap();
     assert_eq!(response.into_body().bytes(10).await.unwrap(), "");
 }
 
@@ -111,16 +111,16 @@ async fn a_body_that_says_it_is_too_long_is_not_begun() {
 async fn what_takes_too_long_ends() {
     let client = local().await;
     let deaf = Server::at("127.0.0.1:0", |mut stream| async move { wait_for_end(&mut stream).await }).await;
-    let origin = limited(Limits { first_byte_timeout: SHORT, ..Limits::default() });
-    let error = ask(&client, &origin, &deaf.url()).await.unwrap_err();
+    let requester = limited(Limits { first_byte_timeout: SHORT, ..Limits::default() });
+    let error = ask(&client, &requester, &deaf.url()).await.unwrap_err();
     assert!(
         matches!(error, OutboundError::TimedOut { phase: Phase::FirstByte, limit: SHORT, .. }),
         "{error}"
     );
 
     let stalling = Server::stalling("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegin").await;
-    let origin = limited(Limits { idle_timeout: SHORT, ..Limits::default() });
-    let response = ask(&client, &origin, &stalling.url()).await.unwrap();
+    let requester = limited(Limits { idle_timeout: SHORT, ..Limits::default() });
+    let response = ask(&client, &requester, &stalling.url()).await.unwrap();
     let error = response.into_body().bytes(10).await.unwrap_err();
     assert!(
         matches!(error, OutboundError::TimedOut { phase: Phase::NextBytes, limit: SHORT, .. }),
@@ -137,8 +137,8 @@ async fn what_takes_too_long_ends() {
     })
     .await;
     let total_timeout = Duration::from_secs(1);
-    let origin = limited(Limits { total_timeout, ..Limits::default() });
-    let response = ask(&client, &origin, &dripping.url()).await.unwrap();
+    let requester = limited(Limits { total_timeout, ..Limits::default() });
+    let response = ask(&client, &requester, &dripping.url()).await.unwrap();
     let error = response.into_body().bytes(1_000_000).await.unwrap_err();
     assert!(matches!(error, OutboundError::TimedOut { phase: Phase::Whole, .. }), "{error}");
     assert_eq!(
@@ -198,15 +198,15 @@ fn streamed(parts: Vec<Result<&'static str, &'static str>>) -> RequestBody {
 async fn streamed_request_bodies_end_at_the_limit() {
     let server = Server::at("127.0.0.1:0", |mut stream| async move { wait_for_end(&mut stream).await }).await;
     let client = local().await;
-    let origin = limited(Limits { request_body_bytes: 10, ..Limits::default() });
+    let requester = limited(Limits { request_body_bytes: 10, ..Limits::default() });
     let post = |parts| {
         let mut request = get(&server.url()).map(|_| streamed(parts));
         *request.method_mut() = http::Method::POST;
         request
     };
-    let error = client.send(&origin, post(vec![Ok("12345"), Ok("67890"), Ok("1")])).await.unwrap_err();
+    let error = client.send(&requester, post(vec![Ok("12345"), Ok("67890"), Ok("1")])).await.unwrap_err();
     assert_eq!(error, OutboundError::RequestBodyTooLarge { max_bytes: 10 });
-    let error = client.send(&origin, post(vec![Ok("12345"), Err("gave up")])).await.unwrap_err();
+    let error = client.send(&requester, post(vec![Ok("12345"), Err("gave up")])).await.unwrap_err();
     assert_eq!(error, OutboundError::RequestBodyFailed);
 }
 
@@ -218,7 +218,7 @@ async fn requests_at_once_are_bounded_in_all_and_for_each_org() {
     let client = Outbound::new(&config).unwrap();
     let open = Server::stalling("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await;
     let done = Server::saying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let [one, two, three] = [1, 2, 3].map(|number| Origin::new(org(number), AllowedHosts::every()));
+    let [one, two, three] = [1, 2, 3].map(|number| Requester::new(org(number), AllowedHosts::every()));
 
     let first = ask(&client, &one, &open.url()).await.unwrap();
     let second = ask(&client, &one, &open.url()).await.unwrap();

@@ -19,7 +19,8 @@ mod wire;
 use http::{Request, Uri};
 use ringfence_model::{OrgId, SeededRng, SystemClock};
 use ringfence_outbound::{
-    AllowedHosts, Limits, Origin, Outbound, OutboundConfig, OutboundError, RequestBody, ResponseBody, empty,
+    AllowedHosts, Limits, Outbound, OutboundConfig, OutboundError, RequestBody, Requester, ResponseBody,
+    empty,
 };
 
 /// A client that may reach these networks and asks this name server.
@@ -36,12 +37,12 @@ fn config(networks: &[&str], names: &names::Names) -> OutboundConfig {
 }
 
 /// Somebody who may ask every host.
-fn anyone() -> Origin {
-    Origin::new(OrgId::platform(), AllowedHosts::every())
+fn anyone() -> Requester {
+    Requester::new(OrgId::platform(), AllowedHosts::every())
 }
 
-fn limited(limits: Limits) -> Origin {
-    Origin { limits: Some(limits), ..anyone() }
+fn limited(limits: Limits) -> Requester {
+    Requester { limits: Some(limits), ..anyone() }
 }
 
 /// An org of its own for each number.
@@ -57,8 +58,8 @@ fn get(url: &str) -> Request<RequestBody> {
 
 async fn ask(
     client: &Outbound,
-    origin: &Origin,
+    requester: &Requester,
     url: &str,
 ) -> Result<http::Response<ResponseBody>, OutboundError> {
-    client.send(origin, get(url)).await
+    client.send(requester, get(url)).await
 }

@@ -209,14 +209,15 @@ async fn a_host_that_was_not_granted_is_not_even_looked_up() {
     let server = Server::saying(OK).await;
     let client = client(&["127.0.0.0/8"], &names);
     let hosts = ringfence_outbound::AllowedHosts::new(vec!["good.test:*".parse().unwrap()]);
-    let origin = ringfence_outbound::Origin::new(ringfence_model::OrgId::platform(), hosts);
+    let requester = ringfence_outbound::Requester::new(ringfence_model::OrgId::platform(), hosts);
 
-    let refused = ask(&client, &origin, &format!("http://evil.test:{}/", server.port())).await.unwrap_err();
+    let refused =
+        ask(&client, &requester, &format!("http://evil.test:{}/", server.port())).await.unwrap_err();
     let text = format!("`evil.test:{}` is not among the hosts that were granted", server.port());
     assert_eq!(refused.to_string(), text);
     assert_eq!((names.questions(), server.connections()), (0, 0));
 
-    ask(&client, &origin, &format!("http://good.test:{}/", server.port())).await.unwrap();
+    ask(&client, &requester, &format!("http://good.test:{}/", server.port())).await.unwrap();
     assert_eq!((names.questions(), server.connections()), (1, 1));
 }
 

@@ -97,11 +97,11 @@ async fn a_server_without_tls_is_not_spoken_to() {
     let url = format!("https://127.0.0.1:{}/", plain.port());
     let plain_client = trusting("", LOOPBACK, &names).unwrap();
     // It waits for the end of a request that never comes, so it hangs up when we do.
-    let origin = crate::limited(ringfence_outbound::Limits {
+    let requester = crate::limited(ringfence_outbound::Limits {
         connect_timeout: std::time::Duration::from_millis(200),
         ..Default::default()
     });
-    let error = ask(&plain_client, &origin, &url).await.unwrap_err();
+    let error = ask(&plain_client, &requester, &url).await.unwrap_err();
     assert!(matches!(error, OutboundError::TimedOut { .. } | OutboundError::Tls { .. }), "{error}");
 }
 

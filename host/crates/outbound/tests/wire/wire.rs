@@ -51,8 +51,8 @@ async fn requests_arrive_as_they_should() {
     ] {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    let origin = anyone();
-    let response = client.send(&origin, request).await.unwrap();
+    let requester = anyone();
+    let response = client.send(&requester, request).await.unwrap();
 
     let heard = heard.lock().unwrap().clone();
     let mut lines: Vec<_> = heard.split("\r\n").collect();
@@ -65,8 +65,8 @@ async fn requests_arrive_as_they_should() {
     let names: Vec<_> = response.headers().keys().map(http::HeaderName::as_str).collect();
     assert_eq!(names, ["content-length", "x-end"]);
     response.into_body().bytes(13).await.unwrap();
-    assert_eq!(origin.traffic.sent_bytes(), heard.len() as u64);
-    assert_eq!(origin.traffic.received_bytes(), REPLY.len() as u64);
+    assert_eq!(requester.traffic.sent_bytes(), heard.len() as u64);
+    assert_eq!(requester.traffic.received_bytes(), REPLY.len() as u64);
 }
 
 #[tokio::test]

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use directories::Directory;
+use http::HttpGrant;
 use kv::KvStore;
 
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod directories;
+pub(crate) mod http;
 pub(crate) mod kv;
 pub(crate) mod log;
 
@@ -23,6 +25,8 @@ pub struct Capabilities {
     pub config: BTreeMap<String, String>,
     /// The bot's key-value store, if it was granted one.
     pub kv: Option<Arc<dyn KvStore>>,
+    /// The hosts that the guest may send requests to, if it was granted any.
+    pub http: Option<HttpGrant>,
     /// Its directories, each in a place of its own.
     pub directories: Vec<Directory>,
 }

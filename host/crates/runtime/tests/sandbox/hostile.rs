@@ -85,7 +85,8 @@ async fn a_guest_that_fills_much_memory_lets_others_in_between() {
     let filled = filling.await.unwrap();
     assert!(matches!(filled.outcome, Outcome::TimedOut | Outcome::OutOfFuel), "{filled:?}");
     let fills = filled.usage.fuel / 0xc00_0000;
-    assert!(turns >= fills, "{turns} turns between {fills} fills");
+    // A slice is up to 10 ms, and no machine fills as much in less than 2.
+    assert!(turns >= fills / 8, "{turns} turns between {fills} fills");
 }
 
 #[tokio::test]

@@ -182,9 +182,9 @@ async fn a_component_is_described() {
     assert_eq!(oracle.kind, Kind::Oracle);
 }
 
-/// Tool chains for JavaScript import `wasi:http` in any case. It links, and calling it is a trap.
+/// Tool chains for JavaScript import `wasi:http` in any case. It links for a bot; what is denied is sending.
 #[tokio::test]
-async fn http_links_and_is_denied() {
+async fn http_links_for_every_bot() {
     let caller = bot_importing(
         r#"(import "wasi:http/types@0.2.3" (instance $http
                (export "fields" (type $fields (sub resource)))
@@ -194,11 +194,11 @@ async fn http_links_and_is_denied() {
         r#"(import "http" "new" (func $new (result i32)))"#,
         "(if (i32.eq (local.get 3) (i32.const 4)) (then (drop (call $new)))) (i32.const 16)",
     );
-    let unused = crate::guests::call(caller.clone(), "{}").await;
-    assert_eq!(unused.outcome.as_str(), "completed", "{unused:?}");
-    let used = crate::guests::call(caller, "null").await;
-    assert_eq!(used.outcome.as_str(), "trapped", "{used:?}");
-    assert!(used.detail.unwrap().contains("`wasi:http/types@0.2.3#[constructor]fields` was called"));
+    for input in ["{}", "null"] {
+        let ended = crate::guests::call(caller.clone(), input).await;
+        assert_eq!(ended.outcome.as_str(), "completed", "{ended:?}");
+        assert_eq!(ended.usage.host_calls, u64::from(input == "null"));
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod confine;
 mod directories;
 mod guests;
 mod hostile;
+mod http;
 mod invalid;
 mod kv;
 mod oracles;

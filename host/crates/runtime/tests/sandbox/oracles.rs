@@ -50,6 +50,18 @@ async fn a_verdict_comes_through() {
     assert_eq!(invocation.usage.output_bytes, "anything goes".len() as u64);
 }
 
+/// `wasi:http` links, as standard tool chains import it, and leads nowhere.
+#[tokio::test]
+async fn there_is_no_network() {
+    let mut call = oracle_call(built("hostile/oracle-fetch")).await;
+    call.submission.content = r#""text""#.to_owned();
+    let invocation = RUNTIME.call_oracle(call).await.expect("the call begins");
+    assert_eq!(invocation.outcome, Outcome::Trapped);
+    let detail = invocation.detail.unwrap();
+    assert!(detail.contains("`wasi:http/") && detail.contains("which is not granted"), "{detail}");
+    assert_eq!(invocation.usage.egress_sent_bytes, 0);
+}
+
 #[tokio::test]
 async fn a_fault_is_no_verdict() {
     let invocation = judge("hostile/oracle-fault").await;
