@@ -12,6 +12,7 @@ mod keys;
 mod ledger;
 mod mass_assignment;
 mod openapi;
+mod secrets;
 mod sizes;
 mod submissions;
 mod world;

@@ -8,7 +8,7 @@ pub(crate) use crate::testing::imports::*;
 
 #[cfg(target_family = "wasm")]
 mod imports {
-    use crate::bindings::{config, kv, log};
+    use crate::bindings::{config, kv, log, secrets};
     use crate::kv::Error;
     use crate::log::Level;
 
@@ -53,6 +53,13 @@ mod imports {
 
     pub(crate) fn kv_list_keys(prefix: &str, after: Option<&str>) -> Result<Vec<String>, Error> {
         kv::list_keys(prefix, after).map_err(kv_error)
+    }
+
+    pub(crate) fn secret(name: &str) -> Result<String, crate::secrets::Error> {
+        secrets::get(name).map_err(|error| match error {
+            secrets::Error::NotGranted(detail) => crate::secrets::Error::NotGranted(detail),
+            secrets::Error::Unavailable(detail) => crate::secrets::Error::Unavailable(detail),
+        })
     }
 
     fn kv_error(error: kv::Error) -> Error {

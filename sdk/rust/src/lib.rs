@@ -48,6 +48,7 @@ pub mod kv;
 pub mod log;
 mod oracle;
 mod parse;
+pub mod secrets;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 

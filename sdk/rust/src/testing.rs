@@ -42,6 +42,7 @@ pub struct LogLine {
 struct State {
     logs: Vec<LogLine>,
     config: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
     kv: BTreeMap<String, Vec<u8>>,
     kv_max_bytes: Option<usize>,
 }
@@ -74,6 +75,12 @@ impl Host {
     /// Sets a configuration value.
     pub fn with_config(self, key: &str, value: &str) -> Self {
         STATE.with_borrow_mut(|state| state.config.insert(key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Grants a secret and sets its value.
+    pub fn with_secret(self, name: &str, value: &str) -> Self {
+        STATE.with_borrow_mut(|state| state.secrets.insert(name.to_owned(), value.to_owned()));
         self
     }
 
@@ -164,6 +171,12 @@ pub(crate) mod imports {
 
     pub(crate) fn config_entries() -> Vec<(String, String)> {
         STATE.with_borrow(|state| state.config.clone().into_iter().collect())
+    }
+
+    pub(crate) fn secret(name: &str) -> Result<String, crate::secrets::Error> {
+        let value = STATE.with_borrow(|state| state.secrets.get(name).cloned());
+        let detail = || format!("the secret `{name}` was not granted to this bot");
+        value.ok_or_else(|| crate::secrets::Error::NotGranted(detail()))
     }
 
     pub(crate) fn kv_get(key: &str) -> Result<Option<Vec<u8>>, Error> {

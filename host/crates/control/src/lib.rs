@@ -39,10 +39,10 @@ pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
     BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
-    NewBot, UsageView,
+    MissingGrant, NewBot, NewSecret, SecretView, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
-pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
+pub use components::{Check, CheckView, ComponentError, ComponentView, StoredComponents, Upload};
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};

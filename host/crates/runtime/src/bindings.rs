@@ -30,4 +30,4 @@ pub(crate) mod oracle {
     });
 }
 
-pub(crate) use bot::ringfence::guest::{config, kv, log, types};
+pub(crate) use bot::ringfence::guest::{config, kv, log, secrets, types};

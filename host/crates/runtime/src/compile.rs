@@ -1,6 +1,7 @@
 //! From bytes to something that can be called: the memory cache, then the disk cache, then the compiler.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +14,7 @@ use wasmtime::component::Component;
 
 use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::child::{self, CompileError, CompileLimits};
-use crate::component::{self, InvalidComponent, Linkers};
+use crate::component::{self, ComponentInfo, InvalidComponent, Linkers};
 use crate::digest::Digest;
 use crate::slots::Slots;
 
@@ -106,6 +107,26 @@ impl Loader {
         adopted.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
     }
 
+    /// What there is to know of a component that nobody has asked to keep: it is compiled, looked at and forgotten.
+    pub(crate) async fn check(
+        self: &Arc<Self>,
+        digest: Digest,
+        wasm: Bytes,
+    ) -> Result<ComponentInfo, LoadError<Infallible>> {
+        if let Some(loaded) = self.loaded.get(&digest) {
+            return Ok(loaded.info.clone());
+        }
+        let size_bytes = wasm.len() as u64;
+        let code = self.compile(wasm).await?;
+        let loader = Arc::clone(self);
+        let checked = tokio::task::spawn_blocking(move || {
+            let component = loader.revive(&code)?;
+            let inspected = component::inspect(&component, &loader.linkers, digest, size_bytes);
+            inspected.map(|(info, _)| info).map_err(CompileError::Invalid)
+        });
+        checked.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
+    }
+
     async fn compile<E>(&self, wasm: Bytes) -> Result<Vec<u8>, LoadError<E>> {
         let slot = self.slots.take().await.map_err(|_| LoadError::Busy)?;
         match &self.compiler {
@@ -163,18 +184,23 @@ impl Loader {
             .ok()
     }
 
-    /// Takes over what a compiler of this host has just made, and keeps it.
-    fn adopt(&self, digest: Digest, size: u64, code: &[u8]) -> Result<Arc<Loaded>, CompileError> {
+    /// Makes a component of what a compiler of this host has just made.
+    fn revive(&self, code: &[u8]) -> Result<Component, CompileError> {
         #[expect(
             unsafe_code,
             reason = "these bytes were made a moment ago by this engine, or by this host's own child with an equal one"
         )]
         let component = unsafe { Component::deserialize(&self.engine, code) };
         // The pool has its say only now.
-        let component = component.map_err(|error| match component::needs_too_much(format!("{error:#}")) {
+        component.map_err(|error| match component::needs_too_much(format!("{error:#}")) {
             Ok(invalid) => CompileError::Invalid(invalid),
             Err(reason) => CompileError::Failed(format!("compiled code does not load: {reason}")),
-        })?;
+        })
+    }
+
+    /// Takes over what a compiler of this host has just made, and keeps it.
+    fn adopt(&self, digest: Digest, size: u64, code: &[u8]) -> Result<Arc<Loaded>, CompileError> {
+        let component = self.revive(code)?;
         let loaded = self.finish(&component, digest, size).map_err(CompileError::Invalid)?;
         if let Some(disk) = &self.disk {
             // The cache is a help, not a promise: what cannot be kept is compiled again next time.

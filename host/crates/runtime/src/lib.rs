@@ -45,6 +45,7 @@ mod state;
 pub use capability::Capabilities;
 pub use capability::clock::CLOCK_STEP_NS;
 pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
+pub use capability::secrets::Secrets;
 pub use child::{CompileLimits, compile_from_stdin};
 pub use compile::Compiler;
 pub use component::{ComponentInfo, InvalidComponent, Kind};

@@ -1,5 +1,6 @@
 //! The door to the sandbox.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -120,6 +121,21 @@ pub enum PrepareError {
     /// The host could not compile: its child cannot be started, or its code does not fit. Internal: not for clients.
     #[error("the host could not compile: {0}")]
     Failed(String),
+}
+
+impl From<LoadError<Infallible>> for PrepareError {
+    fn from(error: LoadError<Infallible>) -> Self {
+        match error {
+            LoadError::Invalid(error) => error.into(),
+            LoadError::Busy => Self::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS },
+            LoadError::Failed(reason) => Self::Failed(reason),
+            LoadError::Interrupted => {
+                let message = "the host is shutting down or its compiler failed".to_owned();
+                InvalidComponent::CompileFailed { message }.into()
+            }
+            LoadError::Source(never) => match never {},
+        }
+    }
 }
 
 /// Where the bytes of components are kept. Asked only when no compiled code is at hand.
@@ -246,22 +262,26 @@ impl Runtime {
     /// # Errors
     /// Why the component may not run here, or why it cannot be said now. Nothing is kept then.
     pub async fn prepare(&self, wasm: Bytes) -> Result<ComponentInfo, PrepareError> {
-        component::check_header(&wasm, self.0.config.max_component_bytes)?;
+        let digest = self.digest_of(&wasm).await?;
+        let loaded = self.0.loader.load(digest, async || Ok::<_, Infallible>(wasm)).await?;
+        Ok(loaded.info.clone())
+    }
+
+    /// As [`Self::prepare`], and keeps nothing.
+    ///
+    /// # Errors
+    /// Why the component may not run here, or why it cannot be said now.
+    pub async fn check(&self, wasm: Bytes) -> Result<ComponentInfo, PrepareError> {
+        let digest = self.digest_of(&wasm).await?;
+        Ok(self.0.loader.check(digest, wasm).await?)
+    }
+
+    /// The digest of bytes that look like a component.
+    async fn digest_of(&self, wasm: &Bytes) -> Result<Digest, PrepareError> {
+        component::check_header(wasm, self.0.config.max_component_bytes)?;
         let hashed = wasm.clone();
-        let interrupted = || InvalidComponent::CompileFailed {
-            message: "the host is shutting down or its compiler failed".to_owned(),
-        };
         let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
-        let digest = digest.map_err(|_| interrupted())?;
-        let loaded = self.0.loader.load(digest, async || Ok::<_, std::convert::Infallible>(wasm)).await;
-        match loaded {
-            Ok(loaded) => Ok(loaded.info.clone()),
-            Err(LoadError::Invalid(error)) => Err(error.into()),
-            Err(LoadError::Busy) => Err(PrepareError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS }),
-            Err(LoadError::Failed(reason)) => Err(PrepareError::Failed(reason)),
-            Err(LoadError::Interrupted) => Err(interrupted().into()),
-            Err(LoadError::Source(never)) => match never {},
-        }
+        Ok(digest.map_err(|_| LoadError::Interrupted)?)
     }
 
     /// Calls a bot in a fresh instance. However the guest ends, the answer is an [`Invocation`]; dropping the
@@ -274,10 +294,8 @@ impl Runtime {
         let Linked::Bot(pre) = &loaded.linked else {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
         };
-        if call.capabilities.kv.is_none()
-            && loaded.info.capabilities.iter().any(|capability| capability == "kv")
-        {
-            return Err(CallError::MissingGrant { capability: "kv" });
+        if let Some(capability) = call.capabilities.missing(&loaded.info.capabilities) {
+            return Err(CallError::MissingGrant { capability });
         }
         let _slot = self.slot().await?;
         let limits = call.limits.clamp_to(&self.0.config.maximum);

@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
-use crate::capability::{Capabilities, clock, config, kv, log};
+use crate::capability::{Capabilities, clock, config, kv, log, secrets};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{Logs, Output, Stream};
 
@@ -133,6 +133,7 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     kv::link(&mut linker)?;
+    secrets::link(&mut linker)?;
     Ok(linker)
 }
 

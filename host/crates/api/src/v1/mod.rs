@@ -9,6 +9,7 @@ mod jobs;
 mod keys;
 mod ledger;
 mod policies;
+mod secrets;
 mod submissions;
 mod users;
 
@@ -21,6 +22,7 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(agents::routes(config))
         .merge(components::routes(config))
         .merge(bots::routes(config))
+        .merge(secrets::routes(config))
         .merge(jobs::routes(config))
         .merge(submissions::routes())
         .merge(ledger::routes(config))

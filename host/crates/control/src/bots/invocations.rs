@@ -137,7 +137,7 @@ impl Control {
             invocation_id: invocation_id.to_string(),
             input: input.get().to_owned(),
             limits: bot.limits.clone(),
-            capabilities: Arc::new(self.capabilities(caller.org(), &bot)),
+            capabilities: Arc::new(self.capabilities(caller.org(), &bot).await?),
             tenant: caller.org().as_str().into(),
         };
         let called = self.runtime.call_bot(call).await.map_err(|error| match error {

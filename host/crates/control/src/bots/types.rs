@@ -1,12 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
 use ringfence_runtime::Limits;
 use ringfence_store::StoreError;
 use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
+use super::secrets::{MAX_SECRETS, NAMES, is_name};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -18,6 +20,45 @@ pub struct Grants {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub kv: Option<KvGrant>,
+    /// The names of those of its secrets that the guest may read, up to 50.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[garde(custom(secret_names))]
+    #[schema(max_items = 50)]
+    pub secrets: BTreeSet<String>,
+}
+
+fn secret_names(names: &BTreeSet<String>, (): &()) -> garde::Result {
+    require(names.len() <= MAX_SECRETS, "must have at most 50 names")?;
+    require(names.iter().all(|name| is_name(name)), format!("each {NAMES}"))
+}
+
+/// A grant that a component needs and a bot does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MissingGrant {
+    /// The capability, as it stands in a component's `capabilities` and in a bot's `grants`.
+    #[schema(example = "kv")]
+    pub capability: String,
+    /// What could be put into `grants` to give it.
+    #[schema(value_type = Object, example = json!({ "kv": { "quota_bytes": 1_048_576 } }))]
+    pub example: serde_json::Value,
+}
+
+impl Grants {
+    /// What a component that can use these capabilities could not be deployed without.
+    pub(crate) fn missing_for(&self, capabilities: &[String]) -> Vec<MissingGrant> {
+        let missing = capabilities.iter().filter_map(|capability| {
+            let (granted, example) = match capability.as_str() {
+                // They reach nothing but the bot's own. What belongs to WASI, such as `http`, is imported by standard
+                // toolchains whether it is used or not: it is refused at the call.
+                "log" | "config" | "http" => return None,
+                "kv" => (self.kv.is_some(), json!({ "kv": { "quota_bytes": 1 << 20 } })),
+                "secrets" => (!self.secrets.is_empty(), json!({ "secrets": ["name"] })),
+                _ => (false, json!({})),
+            };
+            (!granted).then(|| MissingGrant { capability: capability.clone(), example })
+        });
+        missing.collect()
+    }
 }
 
 /// A key-value store of the bot's own.
@@ -184,8 +225,14 @@ pub enum BotError {
     #[error("there is a bot of this name already")]
     NameTaken,
     /// The component imports something that it was not granted.
-    #[error("the component needs grants that it was not given: {}", .0.join(", "))]
-    GrantMissing(Vec<String>),
+    #[error("the component needs grants that it was not given")]
+    GrantMissing(Vec<MissingGrant>),
+    /// The bot has no secret of this name.
+    #[error("there is no secret of this name")]
+    NoSuchSecret,
+    /// The bot has as many secrets as it can have.
+    #[error("the bot has as many secrets as it can have")]
+    TooManySecrets,
     /// Another change came between.
     #[error("the bot was changed by someone else meanwhile")]
     Changed,

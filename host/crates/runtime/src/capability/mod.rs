@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kv::KvStore;
+use secrets::Secrets;
 
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod kv;
 pub(crate) mod log;
+pub(crate) mod secrets;
 
 /// What a bot was granted, set up for its calls. Nothing, unless it is given here.
 #[derive(Clone, Default)]
@@ -21,4 +23,15 @@ pub struct Capabilities {
     pub config: BTreeMap<String, String>,
     /// The bot's key-value store, if it was granted one.
     pub kv: Option<Arc<dyn KvStore>>,
+    /// The secrets that it was granted, if it was granted any.
+    pub secrets: Option<Secrets>,
+}
+
+impl Capabilities {
+    /// The first of these capabilities of a component that is not granted, if there is one.
+    pub(crate) fn missing(&self, needed: &[String]) -> Option<&'static str> {
+        let granted = [("kv", self.kv.is_some()), ("secrets", self.secrets.is_some())];
+        let missing = |(name, granted): &(&str, bool)| !granted && needed.iter().any(|needed| needed == name);
+        granted.into_iter().find(missing).map(|(name, _)| name)
+    }
 }

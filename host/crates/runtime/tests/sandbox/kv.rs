@@ -75,7 +75,8 @@ impl KvStore for Memory {
 
 async fn notes(input: &str, store: &Arc<Memory>, config: &[(&str, &str)]) -> Invocation<String> {
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let capabilities = Capabilities { config, kv: Some(store.clone() as Arc<dyn KvStore>) };
+    let kv = Some(store.clone() as Arc<dyn KvStore>);
+    let capabilities = Capabilities { config, kv, ..Capabilities::default() };
     let call = BotCall {
         input: input.to_owned(),
         capabilities: Arc::new(capabilities),

@@ -15,4 +15,5 @@ mod invalid;
 mod kv;
 mod oracles;
 mod outcomes;
+mod secrets;
 mod slots;
