@@ -166,6 +166,14 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_SLOTS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) slots: u32,
 
+    /// Instances that one org may run at a time, fewer than there are slots; half of them if it is not given.
+    #[arg(long, env = "RINGFENCE_SLOTS_PER_ORG", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) slots_per_org: Option<u32>,
+
+    /// Calls of one org that may wait for an instance at a time.
+    #[arg(long, env = "RINGFENCE_QUEUE_PER_ORG", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) queue_per_org: u32,
+
     /// How long one evaluation by an oracle may take, whatever it waits for.
     #[arg(long, env = "ORACLE_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) oracle_timeout_seconds: u64,
@@ -213,6 +221,14 @@ pub(crate) struct Serve {
     /// How long a client may take nothing of an answer that waits for it.
     #[arg(long, env = "RINGFENCE_RESPONSE_WRITE_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) response_write_timeout_seconds: u64,
+
+    /// How many days the lines of calls are kept; 0 keeps them for ever. A bot can have its own kept less long.
+    #[arg(long, env = "RINGFENCE_LOG_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub(crate) log_retention_days: u32,
+
+    /// How many days calls are kept, but for those about submissions; 0 keeps them for ever.
+    #[arg(long, env = "RINGFENCE_INVOCATION_RETENTION_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub(crate) invocation_retention_days: u32,
 
     /// Requests that read, a minute, by a key or a user. A key can have a limit of its own.
     #[arg(long, env = "RINGFENCE_READS_PER_MINUTE", default_value = "60", value_parser = a_minute)]

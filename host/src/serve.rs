@@ -43,6 +43,7 @@ pub(crate) fn doing<E: Into<Failure>>(doing: impl Into<String>) -> impl FnOnce(E
 pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
     config.check()?;
     keep_files_private();
+    allow_many_files();
     let filter = EnvFilter::try_new(&config.log);
     logging::start(&config, filter.map_err(doing(format!("RINGFENCE_LOG `{}`", config.log)))?);
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -68,6 +69,8 @@ async fn run(config: Serve) -> Result<(), Failure> {
         RuntimeConfig {
             cache_dir: Some(config.database.data_dir.join("compiled")),
             slots: config.slots,
+            slots_per_tenant: config.slots_per_org,
+            queue_per_tenant: config.queue_per_org,
             max_component_bytes: config.max_component_bytes,
             compiler: Compiler::Child {
                 program: myself().map_err(doing("the program's own file cannot be found"))?,
@@ -84,6 +87,9 @@ async fn run(config: Serve) -> Result<(), Failure> {
         rate_limits: config.rate_limits(),
         platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
         oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
+        log_retention_days: config.log_retention_days,
+        invocation_retention_days: config.invocation_retention_days,
+        volumes_dir: Some(config.database.data_dir.join("volumes")),
         ..Settings::default()
     };
     let (control, operator_key) = Control::start(
@@ -122,7 +128,7 @@ async fn run(config: Serve) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
     let worker = tokio::spawn(control.clone().work(stopping.clone()));
     let mut stopped = stopping;
-    let server = tokio::spawn(ringfence_api::serve(listener, control, api, async move {
+    let server = tokio::spawn(ringfence_api::serve(listener, control.clone(), api, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
     logging::announce(config.log_format, address);
@@ -142,6 +148,9 @@ async fn run(config: Serve) -> Result<(), Failure> {
     });
     if drained.await.is_err() {
         tracing::warn!("stopped before everything had ended; what was cut off is taken up at the next start");
+    }
+    if tokio::time::timeout(DRAIN, control.settled()).await.is_err() {
+        tracing::warn!("stopped before every call was recorded: the database did not take them");
     }
     store.close().await;
     Ok(())
@@ -183,6 +192,19 @@ pub(crate) fn hand_over(key: &ApiKey, file: Option<&Path>) -> Result<(), Failure
 fn keep_files_private() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Calls may have files open, besides connections and the database: as many as the system lets this process have, not
+/// what it has by default.
+fn allow_many_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            tracing::warn!(%error, "the limit on open files stays as it is");
+        }
+    }
 }
 
 /// Returns when the host is asked to stop: by the terminal, or by whoever supervises it.

@@ -7,13 +7,21 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// What each crate of the host may use of the others, in the order of the house.
 const EDGES: &[(&str, &[&str])] = &[
     ("ringfence-model", &[]),
-    ("ringfence-runtime", &["ringfence-model"]),
+    ("ringfence-outbound", &["ringfence-model"]),
+    ("ringfence-runtime", &["ringfence-model", "ringfence-outbound"]),
     ("ringfence-store", &["ringfence-model"]),
-    ("ringfence-control", &["ringfence-model", "ringfence-runtime", "ringfence-store"]),
+    ("ringfence-control", &["ringfence-model", "ringfence-outbound", "ringfence-runtime", "ringfence-store"]),
     ("ringfence-api", &["ringfence-control", "ringfence-model"]),
     (
         "ringfence",
-        &["ringfence-api", "ringfence-control", "ringfence-model", "ringfence-runtime", "ringfence-store"],
+        &[
+            "ringfence-api",
+            "ringfence-control",
+            "ringfence-model",
+            "ringfence-outbound",
+            "ringfence-runtime",
+            "ringfence-store",
+        ],
     ),
     ("ringfence-testkit", &[]),
     ("ringfence-sdk", &["ringfence-macros"]),
@@ -26,6 +34,9 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("wasmtime-wasi", &["ringfence-runtime"]),
     ("sqlx", &["ringfence-store", "ringfence-testkit"]),
     ("axum", &["ringfence-api"]),
+    ("tokio-rustls", &["ringfence-outbound"]),
+    ("hickory-resolver", &["ringfence-outbound"]),
+    ("reqwest", &["ringfence-testkit"]),
 ];
 
 /// The licences of what is linked into the binary. Each alternative of an SPDX expression is looked at.
@@ -38,6 +49,8 @@ const LICENCES: &[&str] = &[
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    // Of data: the certificate authorities in webpki-roots.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",

@@ -67,6 +67,14 @@ const TABLE: &str = "
     get    /bots/{bot_id}/invocations/{invocation_id}         ++++++  --     ---        +     ?
     get    /bots/{bot_id}/invocations/{invocation_id}/logs    ++++++  --     ---        +     ?
 
+    get    /bots/{bot_id}/invocations/{invocation_id}/logs/follow  ++++++  --     ---        +     ?
+    get    /bots/{bot_id}/logs                                ++++++  --     ---        +     ?
+    get    /bots/{bot_id}/logs/follow?max_seconds=1           ++++++  --     ---        +     ?
+
+    get    /usage                                             ++++++  ++     +++        x     ?
+    get    /usage?org_id={org_id}                             ++++++  --     ++x        x     ?
+    get    /usage?group_by=org                                xxxxxx  xx     ++x        x     ?
+
     post   /jobs                                              xxxx++  x+     xxx        x     ?
     get    /jobs                                              ++++++  ++     +++        x     ?
     get    /jobs/{task_id}                                    ++++++  ++     +++        x     ?

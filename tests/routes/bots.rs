@@ -247,7 +247,8 @@ async fn a_store_of_its_own(engine: Engine) {
     let call = |client: ringfence_testkit::Client, id: String, input: Value| {
         let key = ada.key.clone();
         async move {
-            client.post(&format!("/bots/{id}/invoke"), &key, &json!({ "input": input })).await.expect(200)
+            let call = json!({ "input": input, "durable": true });
+            client.post(&format!("/bots/{id}/invoke"), &key, &call).await.expect(200)
         }
     };
     let add = |name: &str, text: &str| json!({ "do": "add", "name": name, "text": text });

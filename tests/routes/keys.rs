@@ -273,6 +273,10 @@ async fn a_bound_key_makes_bound_ones(engine: Engine) {
     let rotate = format!("/agents/{}/rotate-key", agent["agent_id"].as_str().unwrap());
     let rotated = client.post_empty(&rotate, robot["api_key"].as_str().unwrap()).await.expect(200);
     assert_eq!(rotated["expires_at"], robot["expires_at"]);
+    // Also where there is no key left whose end it could take over.
+    let _ = client.delete(&format!("/keys/{}", rotated["key_id"].as_str().unwrap()), &admin.access).await;
+    let anew = client.post_empty(&rotate, robot["api_key"].as_str().unwrap()).await.expect(200);
+    assert_eq!(anew["expires_at"], robot["expires_at"]);
     // Two keys of one limit have one account.
     let left = |answer: &ringfence_testkit::Answer| answer.headers["ratelimit"].to_str().unwrap().to_owned();
     let one = client.get("/bots", key).await;

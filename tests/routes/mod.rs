@@ -10,11 +10,13 @@ mod health;
 mod jobs;
 mod keys;
 mod ledger;
+mod logs;
 mod mass_assignment;
 mod openapi;
 mod secrets;
 mod sizes;
 mod submissions;
+mod usage;
 mod world;
 
 use ringfence_testkit::{Client, expect_problem};

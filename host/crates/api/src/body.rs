@@ -26,10 +26,10 @@ pub(crate) const NEXT_TO_NOTHING: usize = 1 << 10;
 #[derive(Clone, Copy)]
 pub(crate) struct BodyLimit(usize);
 
-/// Holds the body of a route to a number of bytes.
+/// Holds the body of a route to a number of bytes: it ends reading there, and its problem says the limit.
 pub(crate) type BodyLayer = (Extension<BodyLimit>, DefaultBodyLimit);
 
-/// The layer of a route whose body may have this many bytes: it ends reading there, and its problem says the limit.
+/// The layer of a route whose body may have this many bytes.
 pub(crate) fn at_most(bytes: usize) -> BodyLayer {
     (Extension(BodyLimit(bytes)), DefaultBodyLimit::max(bytes))
 }

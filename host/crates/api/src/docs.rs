@@ -33,6 +33,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
         (name = "agents", description = "Market identities and their API keys"),
         (name = "components", description = "WebAssembly components, under their digests"),
         (name = "bots", description = "Deployments of components, calls to them, and what these left"),
+        (name = "usage", description = "What calls used, added up"),
         (name = "jobs", description = "Paid work"),
         (name = "submissions", description = "Results and verdicts"),
         (name = "ledger", description = "Money"),

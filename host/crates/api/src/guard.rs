@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -55,7 +55,7 @@ impl FromRequestParts<App> for Asked {
 }
 
 /// Finds out who asks and counts the request.
-pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(app: &App, request: Request, next: Next) -> Response {
     // Whoever watches the host asks often and must always get an answer; it costs next to nothing.
     if request.uri().path() == "/health" {
         return next.run(request).await;
@@ -65,7 +65,7 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let id = parts.extensions.get::<RequestId>();
     let request_id = id.and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
     let origin = Origin { request_id, address };
-    match admit(&app, &parts, &origin).await {
+    match admit(app, &parts, &origin).await {
         Ok((caller, state)) => {
             parts.extensions.insert(origin);
             parts.extensions.insert(Proved(caller.map(Arc::new)));

@@ -16,13 +16,15 @@ mod v1;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use ringfence_control::Control;
+use serve::Answers;
+use tower::ServiceBuilder;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
@@ -80,12 +82,12 @@ impl std::ops::Deref for App {
     }
 }
 
-/// All routes.
-fn router(control: Control, config: ApiConfig) -> Router {
+/// All routes, and what every request passes on the way to them. This lies around the router and not in its layers, which
+/// would be boxed, and cloned with each request, one by one.
+fn service(control: Control, config: ApiConfig) -> impl Answers {
     let app = App(Arc::new(Inner { control, config }));
     let (routes, document) = docs::routes(&app.config).split_for_parts();
-    let id = HeaderName::from_static("x-request-id");
-    routes
+    let router = routes
         .merge(docs::pages(document))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path.")
@@ -97,15 +99,16 @@ fn router(control: Control, config: ApiConfig) -> Router {
                 "This path does not take this method.",
             )
         })
-        .layer(body::at_most(app.config.max_body_bytes))
-        .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
-        .layer(middleware::from_fn(refuse_long_uri))
-        .layer(middleware::from_fn_with_state(app.clone(), finish))
+        .with_state(app.clone());
+    let id = HeaderName::from_static("x-request-id");
+    ServiceBuilder::new()
+        .map_request(short_request_id)
+        .layer(SetRequestIdLayer::new(id.clone(), NewRequestId(app.control.clone())))
+        .layer(PropagateRequestIdLayer::new(id))
+        .map_response(|response: Response<_>| response.map(Body::new))
         .layer(TraceLayer::new_for_http().make_span_with(span))
-        .layer(PropagateRequestIdLayer::new(id.clone()))
-        .layer(SetRequestIdLayer::new(id, NewRequestId(app.control.clone())))
-        .layer(middleware::map_request(short_request_id))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(app, pass))
+        .service(router)
 }
 
 /// Serves the API until `stop` is done, then ends what has begun. [`listen`] makes the listener.
@@ -119,26 +122,30 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let limits = config.connections;
-    serve::serve(listener, router(control, config), limits, stop).await
+    let following = control.clone();
+    let stop = async move {
+        stop.await;
+        // They would go on for an hour.
+        following.stop_following();
+    };
+    serve::serve(listener, service(control, config), limits, stop).await
 }
 
-/// Refuses a URL that no route needs: it would stand in logs and be searched for parameters.
-async fn refuse_long_uri(request: Request, next: Next) -> Response {
-    let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    if uri_bytes > MAX_URI_BYTES {
-        let detail = format!("The path and query are longer than {MAX_URI_BYTES} bytes.");
-        return Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail).into_response();
-    }
-    next.run(request).await
-}
-
-/// What every answer carries: the request id inside a problem, and the warning of development mode.
-async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
+/// What every request passes, and what every answer carries: the request id inside a problem, and the warning of development
+/// mode.
+async fn pass(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = request
         .extensions()
         .get::<RequestId>()
         .and_then(|id| id.header_value().to_str().ok().map(str::to_owned));
-    let mut response = next.run(request).await;
+    // Routes that take less, or more, say so themselves.
+    DefaultBodyLimit::max(app.config.max_body_bytes).apply(&mut request);
+    let mut response = if is_too_long(request.uri()) {
+        let detail = format!("The path and query are longer than {MAX_URI_BYTES} bytes.");
+        Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail).into_response()
+    } else {
+        guard::guard(&app, request, next).await
+    };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let headers = std::mem::take(response.headers_mut());
         response = problem.with_request_id(id).shown(app.config.dev_mode).into_response();
@@ -158,6 +165,11 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
     response
 }
 
+/// Whether no route needs a URL of this length: it would stand in logs and be searched for parameters.
+fn is_too_long(uri: &Uri) -> bool {
+    uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI_BYTES)
+}
+
 fn span(request: &Request) -> tracing::Span {
     let id = request
         .extensions()
@@ -168,7 +180,7 @@ fn span(request: &Request) -> tracing::Span {
 }
 
 /// Drops a client's request id that is too long or not plain: it will stand in logs.
-async fn short_request_id(mut request: Request) -> Request {
+fn short_request_id(mut request: Request) -> Request {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
     let headers = request.headers_mut();
     if headers

@@ -3,6 +3,7 @@
 //! Whatever a client does or leaves undone, what it holds here is bounded in number, in bytes and in time.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -10,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
-use tower::ServiceExt as _;
+use tower::{Service, ServiceExt as _};
 use tower_http::timeout::{DeadlineBody, TimeoutBody};
 
 /// The largest request line with its headers, and what is buffered of a connection in either direction.
@@ -95,10 +96,21 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What answers requests.
+pub(crate) trait Answers:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
 /// Serves until `stop` is done. Then it accepts no more, closes what is idle, and returns when the rest has ended.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: impl Answers,
     limits: ConnectionLimits,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -117,8 +129,8 @@ pub(crate) async fn serve(
             continue;
         };
         let io = TokioIo::new(Socket::new(stream, limits.response_write_timeout));
-        let router = router.clone().map_request(move |request| prepare(request, peer, &limits));
-        let connection = connections.watch(http.serve_connection(io, TowerToHyperService::new(router)));
+        let service = service.clone().map_request(move |request| prepare(request, peer, &limits));
+        let connection = connections.watch(http.serve_connection(io, TowerToHyperService::new(service)));
         tokio::spawn(async move {
             let _held = (place, counted);
             if let Err(error) = connection.await {
@@ -322,6 +334,7 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use axum::Extension;
+    use axum::Router;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::oneshot;

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::access::{Access, first_operator_key, fresh};
+use crate::access::{Access, Leased, first_operator_key, fresh};
 use crate::audit::{ANONYMOUS, AuditOutcome, Deed};
 use crate::error::{Checks, rules};
 use crate::limits::Limits;
+use crate::live::Live;
 use crate::policy::{Action, Policies, Resource};
+use crate::recorder::Recorder;
 use crate::{Caller, Control, Denied, Internal, Invalid, MasterKeys, Origin, Settings};
 
 /// Said wherever a missing wallet will matter.
@@ -163,6 +165,9 @@ impl Control {
                 access: Arc::new(access),
                 policies: Arc::new(policies),
                 limits: Arc::new(Limits::new(settings.rate_limits)),
+                deployed: Arc::new(Leased::new(crate::bots::KEPT)),
+                recorder: Arc::new(Recorder::start(store.clone())),
+                live: Arc::new(Live::new()),
                 store,
                 runtime,
                 clock,
@@ -174,6 +179,16 @@ impl Control {
             },
             operator_key,
         ))
+    }
+
+    /// Returns when every call that has ended is recorded.
+    pub async fn settled(&self) {
+        self.recorder.settled().await;
+    }
+
+    /// Ends what is followed live, now and from now on: the host is about to stop.
+    pub fn stop_following(&self) {
+        self.live.close();
     }
 
     /// Makes one more operator key, for an operator who has lost the first.
@@ -274,7 +289,7 @@ impl Control {
             credential: caller.map(Caller::credential),
             org: &agent.org_id,
             action: Action::AgentsRegister.name(),
-            resource: agent.id.as_str(),
+            resource: agent.id.as_str().into(),
             resource_org: &agent.org_id,
             outcome: AuditOutcome::Done,
             origin,

@@ -161,6 +161,11 @@ impl Caller {
         self.org == OrgId::platform()
     }
 
+    /// Whether an org's things are there at all for the caller: those of its own, and for operators those of all.
+    pub(crate) fn reaches(&self, org: &OrgId) -> bool {
+        self.org == *org || self.is_platform()
+    }
+
     /// Whether the caller's key may be used for this. A user may do whatever its role has.
     pub(crate) fn has_scope(&self, scope: &str) -> bool {
         let has = |scopes: &[String]| scopes.iter().any(|has| has == ALL_SCOPES || has == scope);

@@ -1,5 +1,6 @@
 //! Components: validated by the sandbox before they are stored, immutable, named by their digest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -139,6 +140,7 @@ impl ComponentSource for StoredComponents {
 /// An upload that the caller may make.
 pub struct Upload {
     runtime: Runtime,
+    tenant: Arc<str>,
     wasm: Bytes,
     known: bool,
 }
@@ -151,7 +153,7 @@ impl Upload {
     /// [`ComponentError::Invalid`] says what is wrong with the bytes; [`ComponentError::Busy`].
     pub async fn prepare(&self) -> Result<(), ComponentError> {
         if !self.known {
-            self.runtime.prepare(self.wasm.clone()).await?;
+            self.runtime.prepare(self.wasm.clone(), &self.tenant).await?;
         }
         Ok(())
     }
@@ -160,6 +162,7 @@ impl Upload {
 /// A component that the caller may have looked at.
 pub struct Check {
     runtime: Runtime,
+    tenant: Arc<str>,
     wasm: Bytes,
     known: Option<Component>,
     bot: Option<BotView>,
@@ -180,7 +183,7 @@ impl Check {
             }
             None => {
                 let ComponentInfo { digest, kind, imports, capabilities, size_bytes } =
-                    self.runtime.check(self.wasm).await?;
+                    self.runtime.check(self.wasm, &self.tenant).await?;
                 let (kind, (grants, missing)) = (kind_of(kind), Default::default());
                 CheckView { digest, kind, size_bytes, imports, capabilities, uploaded, grants, missing }
             }
@@ -222,7 +225,8 @@ impl Control {
         };
         let digest = Sha256::of(&wasm);
         let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
-        Ok(Check { runtime: self.runtime.clone(), wasm, known, bot })
+        let (runtime, tenant) = (self.runtime.clone(), caller.org().as_str().into());
+        Ok(Check { runtime, tenant, wasm, known, bot })
     }
 
     /// Begins an upload: permits it, and writes down who may not.
@@ -233,7 +237,8 @@ impl Control {
         self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
         let digest = Sha256::of(&wasm);
         let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
-        Ok(Upload { runtime: self.runtime.clone(), wasm, known: known.is_some() })
+        let tenant = caller.org().as_str().into();
+        Ok(Upload { runtime: self.runtime.clone(), tenant, wasm, known: known.is_some() })
     }
 
     /// Validates, compiles and stores a component; whether it is new to the org. Uploading the same bytes again
@@ -254,7 +259,7 @@ impl Control {
         if let Some(known) = known {
             return Ok((known.into(), false));
         }
-        let info = self.runtime.prepare(wasm.clone()).await?;
+        let info = self.runtime.prepare(wasm.clone(), &caller.org().as_str().into()).await?;
         let component = Component {
             org_id: caller.org().clone(),
             digest,

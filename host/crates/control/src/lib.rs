@@ -17,16 +17,21 @@ mod jobs;
 mod kv;
 mod ledger;
 mod limits;
+mod live;
 mod oracles;
 mod policy;
+mod recorder;
+mod retention;
 mod secrets;
 mod submissions;
+mod usage;
 mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{Clock, FeeBps, HostId, Rng};
+use access::Leased;
+use ringfence_model::{BotId, Clock, FeeBps, HostId, Rng};
 use ringfence_runtime::Runtime;
 use ringfence_store::Store;
 use tokio::sync::Notify;
@@ -38,8 +43,9 @@ pub use access::{
 pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView, RegisteredAgent};
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
-    BotChanges, BotError, BotView, Grants, InvocationView, InvokedBot, KvGrant, ListBots, LogLineView,
-    MissingGrant, NewBot, NewSecret, SecretView, UsageView,
+    BotChanges, BotError, BotLogLineView, BotLogs, BotView, DirectoryAccess, DirectoryGrant, FollowEvent,
+    FollowLogs, Grants, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LogFilter, LogLineView,
+    LogPolicy, MAX_FOLLOW, MissingGrant, NewBot, NewSecret, SecretView, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{Check, CheckView, ComponentError, ComponentView, StoredComponents, Upload};
@@ -53,11 +59,13 @@ pub use policy::{
     Action, BadPolicy, Denied, NewPolicy, Permission, PolicyChanges, PolicyError, PolicyView, Reach,
     permission_table, policy_schema,
 };
+pub use ringfence_runtime::{Level, Stream};
 pub use ringfence_store::components::ComponentKind;
 pub use secrets::{BadMasterKey, MasterKeys, SealError, is_sealed, reseal_all};
 pub use submissions::{
     EvaluationView, NewSubmission, PrivateSubmissionView, StepView, SubmissionError, SubmissionView,
 };
+pub use usage::{Day, GroupUsageBy, ListUsage, UsageError, UsageReport, UsageSums};
 
 /// What an operator decides about the market and its limits.
 #[derive(Debug, Clone)]
@@ -68,8 +76,16 @@ pub struct Settings {
     pub oracle_timeout: Duration,
     /// How many evaluations this host runs at a time.
     pub oracle_concurrency: u32,
+    /// How many of them may be of one org's jobs.
+    pub oracle_concurrency_per_org: u32,
     /// How many requests a minute a principal or an address may make.
     pub rate_limits: RateLimits,
+    /// For how many days the lines of calls are kept; 0 is for ever.
+    pub log_retention_days: u32,
+    /// For how many days calls are kept, but for those about submissions; 0 is for ever.
+    pub invocation_retention_days: u32,
+    /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
+    pub volumes_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for Settings {
@@ -78,7 +94,11 @@ impl Default for Settings {
             platform_fee: FeeBps::DEFAULT,
             oracle_timeout: Duration::from_secs(120),
             oracle_concurrency: 4,
+            oracle_concurrency_per_org: 2,
             rate_limits: RateLimits::default(),
+            log_retention_days: 30,
+            invocation_retention_days: 365,
+            volumes_dir: None,
         }
     }
 }
@@ -94,6 +114,11 @@ pub struct Control {
     access: Arc<access::Access>,
     policies: Arc<policy::Policies>,
     limits: Arc<limits::Limits>,
+    /// Bots that were called a moment ago.
+    deployed: Arc<Leased<BotId, Arc<bots::Deployed>>>,
+    recorder: Arc<recorder::Recorder>,
+    /// Calls that run and are followed.
+    live: Arc<live::Live>,
     /// Rung when a submission is to be judged, so that this host's worker looks at once.
     evaluation_bell: Arc<Notify>,
     /// Rung when a job is to expire at some time.

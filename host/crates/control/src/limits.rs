@@ -120,7 +120,8 @@ type Local = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformation
 
 pub(crate) struct Limits {
     defaults: RateLimits,
-    buckets: Mutex<LruCache<(LimitGroup, String), Arc<Bucket>>>,
+    /// By the names of their accounts in the database.
+    buckets: Mutex<LruCache<String, Arc<Bucket>>>,
 }
 
 /// What one principal may do of one group.
@@ -163,7 +164,8 @@ impl Limits {
     fn bucket(&self, who: Counted<'_>, group: LimitGroup) -> (Arc<Bucket>, String) {
         let limit = self.limit(who, group);
         let name = match who {
-            // Keys with the same limit have one account, so that more keys are not more requests.
+            // Keys with the same limit have one account, so that more keys are not more requests. All others have the
+            // group's limit, so the name alone says how large the bucket is.
             Counted::Caller(caller) => format!("{} {limit}", caller.principal()),
             Counted::Address(address) => network(address).to_string(),
             // Not what was typed in, which ends up in a table.
@@ -171,15 +173,8 @@ impl Limits {
         };
         let account = format!("{} {name}", group.as_str());
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (group, name);
-        match buckets.get(&key) {
-            Some(bucket) if bucket.limit == limit => (Arc::clone(bucket), account),
-            _ => {
-                let bucket = Arc::new(Bucket::new(limit));
-                buckets.put(key, Arc::clone(&bucket));
-                (bucket, account)
-            }
-        }
+        let bucket = buckets.get_or_insert_ref(account.as_str(), || Arc::new(Bucket::new(limit)));
+        (Arc::clone(bucket), account)
     }
 }
 
@@ -211,6 +206,10 @@ impl Control {
     /// [`Limited`] if it is one too many: then nothing is to be done for it.
     pub async fn limit(&self, who: Counted<'_>, group: LimitGroup) -> Result<LimitState, Limited> {
         let (bucket, account) = self.limits.bucket(who, group);
+        self.count(&bucket, group, &account).await
+    }
+
+    async fn count(&self, bucket: &Bucket, group: LimitGroup, account: &str) -> Result<LimitState, Limited> {
         let left = match bucket.local.check() {
             Ok(snapshot) => bucket.state(group, snapshot.remaining_burst_capacity()),
             Err(until) => {
@@ -219,7 +218,7 @@ impl Control {
             }
         };
         if self.store.is_shared() {
-            self.take_shared(&bucket, group, &account).await?;
+            self.take_shared(bucket, group, account).await?;
         }
         Ok(left)
     }
@@ -238,10 +237,10 @@ impl Control {
     /// # Errors
     /// [`Limited`] if there were too many: until its time is over, [`Self::exhausted`] says so too.
     pub async fn count_failure(&self, address: IpAddr) -> Result<(), Limited> {
-        let who = Counted::Address(address);
-        let counted = self.limit(who, LimitGroup::Failures).await;
+        let group = LimitGroup::Failures;
+        let (bucket, account) = self.limits.bucket(Counted::Address(address), group);
+        let counted = self.count(&bucket, group, &account).await;
         if let Err(limited) = &counted {
-            let (bucket, _) = self.limits.bucket(who, LimitGroup::Failures);
             bucket.shared.lock().await.empty_until = Instant::now().checked_add(limited.retry_after);
         }
         counted.map(drop)

@@ -11,12 +11,13 @@ use ringfence_model::{
 use ringfence_runtime::{CallError, Invocation, Limits, OracleCall, Outcome, Verdict};
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::queue::{self, Leased};
+use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement, Submission};
 use ringfence_store::{Tx, invocations};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::bots::{lines_row, usage_row};
+use crate::bots::{lines_text, usage_row};
 use crate::jobs::{OraclePin, pin_of};
 use crate::submissions::{StepView, can_win};
 use crate::worker::{Done, TaskKind};
@@ -105,8 +106,8 @@ impl Control {
                         .as_ref()
                         .map(|verdict| serde_json::to_vec(verdict).map(|bytes| Sha256::of(&bytes)))
                         .transpose()?,
-                    limits: serde_json::to_value(&pin.view.limits)?,
-                    engine: ringfence_runtime::Runtime::engine_version().to_owned(),
+                    limits: serde_json::to_string(&pin.view.limits)?.into(),
+                    engine: ringfence_runtime::Runtime::engine_version().into(),
                     usage: usage_row(&called.usage),
                     started_at,
                 };
@@ -175,9 +176,14 @@ impl Control {
             Ok(job) => job,
             Err(done) => return Ok(done),
         };
-        invocations::insert(&mut tx, &row, &lines_row(&called.logs)?).await?;
+        let record = Record { call: row, lines: lines_text(called.logs)? };
+        records::insert(&mut tx, std::slice::from_ref(&record)).await?;
+        let row = record.call;
         match called.output {
             Some(verdict) if called.outcome == Outcome::Completed => {
+                if verdict.passed {
+                    records::unseal(&mut tx, &row).await?;
+                }
                 self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
                 queue::finish(&mut tx, &task.id, task.attempt).await?;
             }

@@ -335,7 +335,7 @@ async fn submission_view(
                 component: call.component_digest,
                 input_digest: call.input_digest,
                 output_digest: call.output_digest,
-                engine: call.engine,
+                engine: call.engine.to_string(),
                 usage: call.usage.into(),
             }),
             None => None,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::retention::Progress;
 use crate::{Control, EventName, Internal};
 
 /// How long a lease lasts; it is renewed while the work goes on. After a crash this is how long the work waits.
@@ -108,10 +109,13 @@ impl Control {
         let mut running = JoinSet::new();
         while !*stop.borrow() {
             let free = u32::try_from(permits.available_permits()).unwrap_or(u32::MAX);
-            let leased = if free == 0 { Ok(Vec::new()) } else { self.lease(kind, free).await };
+            let leased = match kind {
+                _ if free == 0 => Ok((Vec::new(), None)),
+                TaskKind::Evaluate => self.lease_fairly(kind, free).await,
+                TaskKind::Expire => self.lease(kind, free).await,
+            };
             let sleep = match leased {
-                Ok(leased) => {
-                    let full = leased.len() == free as usize;
+                Ok((leased, next)) => {
                     for task in leased {
                         let Ok(permit) = permits.clone().try_acquire_owned() else { break };
                         let control = self.clone();
@@ -121,7 +125,9 @@ impl Control {
                             control.ring(kind);
                         });
                     }
-                    if full { LONGEST_SLEEP } else { self.until_next(kind).await }
+                    next.map_or(LONGEST_SLEEP, |due| {
+                        due.since(self.clock.now()).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
+                    })
                 }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "the queue cannot be read");
@@ -154,8 +160,11 @@ impl Control {
     }
 
     async fn forget_old(&self, mut stop: watch::Receiver<bool>) {
+        let mut progress = Progress::new();
         while !*stop.borrow() {
             self.purge().await;
+            self.delete_old(&mut progress, &stop).await;
+            self.sweep_volumes().await;
             tokio::select! {
                 () = tokio::time::sleep(PURGE_EVERY) => {}
                 _ = stop.changed() => {}
@@ -191,28 +200,48 @@ impl Control {
         }
     }
 
-    async fn lease(&self, kind: TaskKind, limit: u32) -> Result<Vec<Leased>, Internal> {
+    /// Takes on what has been due for longest; also says when there is more to do, as far as this host knows.
+    async fn lease(&self, kind: TaskKind, limit: u32) -> Result<(Vec<Leased>, Option<Timestamp>), Internal> {
         let mut reader = self.store.reader().await?;
         let now = self.clock.now();
         // Looking costs no write transaction.
-        if queue::next_due(&mut reader, kind.as_str()).await?.is_none_or(|due| due > now) {
-            return Ok(Vec::new());
+        let due = queue::next_due(&mut reader, kind.as_str()).await?;
+        if due.is_none_or(|due| due > now) {
+            return Ok((Vec::new(), due));
         }
         drop(reader);
         let mut tx = self.store.begin().await?;
         let leased =
             queue::lease(&mut tx, kind.as_str(), self.host_id.as_str(), now, now.plus(LEASE), limit).await?;
         tx.commit().await?;
-        Ok(leased)
+        let full = leased.len() == limit as usize;
+        let next = queue::next_due(&mut self.store.reader().await?, kind.as_str()).await?;
+        Ok((leased, next.filter(|_| !full)))
     }
 
-    /// How long until something is due, as far as this host knows.
-    async fn until_next(&self, kind: TaskKind) -> Duration {
-        let Ok(mut reader) = self.store.reader().await else { return LONGEST_SLEEP };
-        match queue::next_due(&mut reader, kind.as_str()).await {
-            Ok(Some(due)) => due.since(self.clock.now()).clamp(SHORTEST_SLEEP, LONGEST_SLEEP),
-            _ => LONGEST_SLEEP,
+    /// Takes on what is due, shared out between orgs: one that has much to do, or what takes long, does not keep the
+    /// others waiting. What its share keeps back is looked at again when some of it is done.
+    async fn lease_fairly(
+        &self,
+        kind: TaskKind,
+        limit: u32,
+    ) -> Result<(Vec<Leased>, Option<Timestamp>), Internal> {
+        let (host, now) = (self.host_id.as_str(), self.clock.now());
+        let per_org = self.settings.oracle_concurrency_per_org.max(1);
+        let mut reader = self.store.reader().await?;
+        let mut orgs = queue::due_orgs(&mut reader, kind.as_str(), host, now).await?;
+        let next = queue::next_due_after(&mut reader, kind.as_str(), now).await?;
+        drop(reader);
+        orgs.retain(|org| org.running < per_org);
+        if orgs.is_empty() {
+            return Ok((Vec::new(), next));
         }
+        let mut tx = self.store.begin().await?;
+        let lease = (host, now, now.plus(LEASE));
+        let leased = queue::lease_fairly(&mut tx, kind.as_str(), lease, (limit, per_org), orgs).await?;
+        tx.commit().await?;
+        let full = leased.len() == limit as usize;
+        Ok((leased, next.filter(|_| !full)))
     }
 
     /// Carries out one task, renewing its lease meanwhile. Losing the lease ends the work at once.

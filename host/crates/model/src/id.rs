@@ -1,4 +1,4 @@
-use crate::{Clock, Rng};
+use crate::{Clock, Rng, Timestamp};
 
 /// A text that is not an id of the kind that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,11 +112,30 @@ impl OrgId {
     }
 }
 
+impl InvocationId {
+    /// The least id that a call can have which begins at this time, in whole milliseconds.
+    #[must_use]
+    pub fn least_at(time: Timestamp) -> Self {
+        Self(format!("inv_{}", ulid::Ulid::from_parts(millis(time), 0)))
+    }
+
+    /// When the id was made, in whole milliseconds.
+    #[must_use]
+    pub fn made_at(&self) -> Timestamp {
+        let ulid = self.0.strip_prefix("inv_").and_then(|ulid| ulid::Ulid::from_string(ulid).ok());
+        let millis = ulid.map_or(0, |ulid| ulid.timestamp_ms());
+        Timestamp::from_micros(i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1000))
+    }
+}
+
+fn millis(time: Timestamp) -> u64 {
+    u64::try_from(time.as_micros() / 1000).unwrap_or(0)
+}
+
 fn fresh_ulid(clock: &dyn Clock, rng: &dyn Rng) -> ulid::Ulid {
     let mut random = [0; 16];
     rng.fill(&mut random);
-    let millis = u64::try_from(clock.now().as_micros() / 1000).unwrap_or(0);
-    ulid::Ulid::from_parts(millis, u128::from_le_bytes(random))
+    ulid::Ulid::from_parts(millis(clock.now()), u128::from_le_bytes(random))
 }
 
 /// Upper-case only: one id has one spelling.
@@ -127,7 +146,7 @@ fn is_canonical_ulid(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ManualClock, SeededRng, Timestamp};
+    use crate::{ManualClock, SeededRng};
 
     #[test]
     fn an_id_reads_back_and_no_other_kind_does() {
@@ -153,6 +172,15 @@ mod tests {
         ] {
             assert!(text.parse::<JobId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let made_at = "2026-11-21T12:00:00.123Z".parse().unwrap();
+        let id = InvocationId::new(&ManualClock::new(made_at), &SeededRng::new(1));
+        assert_eq!((id.made_at(), InvocationId::least_at(made_at).made_at()), (made_at, made_at));
+        assert!(InvocationId::least_at(made_at) < id);
+        assert!(id < InvocationId::least_at(made_at.plus(std::time::Duration::from_millis(1))));
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn benchmark(criterion: &mut Criterion) {
 
     let bare = Bare::new(&config, &wasm).expect("bare wasmtime starts");
     let runtime = Runtime::new(config, Arc::new(NoSource)).expect("the sandbox starts");
-    let info = tokio.block_on(runtime.prepare(wasm.into())).expect("echo is a bot");
+    let info = tokio.block_on(runtime.prepare(wasm.into(), &"org_1".into())).expect("echo is a bot");
     let call = BotCall {
         digest: info.digest,
         invocation_id: "inv_1".to_owned(),
@@ -87,6 +87,7 @@ fn benchmark(criterion: &mut Criterion) {
         limits: Limits::default(),
         capabilities: Arc::default(),
         tenant: "org_1".into(),
+        logs: ringfence_runtime::LogOptions::default(),
     };
 
     let mut group = criterion.benchmark_group("call");

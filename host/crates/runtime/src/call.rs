@@ -1,10 +1,9 @@
 //! One call: a fresh store and instance, the guest's export, and what became of it.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::de::IgnoredAny;
 use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -12,8 +11,20 @@ use wasmtime_wasi::I32Exit;
 use crate::bindings::{bot::BotPre, oracle::OraclePre, types};
 use crate::engine::MAX_STACK_BYTES;
 use crate::invocation::{CallError, Failure, Invocation, Job, Outcome, Step, Submission, Usage, Verdict};
+use crate::lane::Lane;
 use crate::limits::{Ended, Limits};
+use crate::slots::Slots;
 use crate::state::{MAX_HOST_CALL_BYTES, State, store};
+
+/// What every call has.
+pub(crate) struct Frame<'a> {
+    pub(crate) engine: &'a Engine,
+    /// Permits to compute for long.
+    pub(crate) lane: &'a Slots,
+    pub(crate) tenant: &'a Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) started: Instant,
+}
 
 /// What a guest answered, with both sides measured in bytes of text.
 struct Answer<T> {
@@ -26,28 +37,29 @@ enum Ending<T> {
     Answered(Answer<T>),
     Error(wasmtime::Error),
     TimedOut,
+    Cancelled,
 }
 
 /// Calls a bot's `handle`. The text that comes out is JSON.
 pub(crate) async fn handle(
-    engine: &Engine,
     pre: &BotPre<State>,
     state: State,
-    limits: &Limits,
-    started: Instant,
+    frame: &Frame<'_>,
     task: types::Task,
+    cancelled: impl Future<Output = ()>,
 ) -> Result<Invocation<String>, CallError> {
     let input_bytes = task.input.len() as u64;
-    let mut store = store(engine, state, limits).map_err(internal)?;
+    let heavy = state.meter.heavy();
+    let mut store = store(frame.engine, state, &frame.limits).map_err(internal)?;
     let guest = async {
         let bot = pre.instantiate_async(&mut store).await?;
         let result = bot.call_handle(&mut store, &task).await?;
         let output_bytes = result.as_ref().map_or_else(failure_bytes, |json| json.len() as u64);
         Ok(Answer { result, output_bytes })
     };
-    let (ending, cpu) = run(guest, limits).await;
-    let usage = Usage { input_bytes, ..measure(&store, limits, started, cpu) };
-    conclude(&store, limits, ending, usage, |json| {
+    let (ending, cpu) = run(guest, frame, &heavy, cancelled).await;
+    let usage = Usage { input_bytes, ..measure(&store, frame, cpu) };
+    conclude(&store, &frame.limits, ending, usage, |json| {
         serde_json::from_str::<IgnoredAny>(&json)
             .map(|_| json)
             .map_err(|error| format!("returned text that is not JSON: {error}"))
@@ -56,25 +68,24 @@ pub(crate) async fn handle(
 
 /// Calls an oracle's `evaluate`.
 pub(crate) async fn evaluate(
-    engine: &Engine,
     pre: &OraclePre<State>,
     state: State,
-    limits: &Limits,
-    started: Instant,
+    frame: &Frame<'_>,
     job: types::Job,
     submission: types::Submission,
 ) -> Result<Invocation<Verdict>, CallError> {
     let input_bytes = job_bytes(&job) + submission.content.len() as u64;
-    let mut store = store(engine, state, limits).map_err(internal)?;
+    let heavy = state.meter.heavy();
+    let mut store = store(frame.engine, state, &frame.limits).map_err(internal)?;
     let guest = async {
         let oracle = pre.instantiate_async(&mut store).await?;
         let result = oracle.call_evaluate(&mut store, &job, &submission).await?;
         let output_bytes = result.as_ref().map_or_else(failure_bytes, verdict_bytes);
         Ok(Answer { result, output_bytes })
     };
-    let (ending, cpu) = run(guest, limits).await;
-    let usage = Usage { input_bytes, ..measure(&store, limits, started, cpu) };
-    conclude(&store, limits, ending, usage, |verdict| match verdict.score {
+    let (ending, cpu) = run(guest, frame, &heavy, std::future::pending()).await;
+    let usage = Usage { input_bytes, ..measure(&store, frame, cpu) };
+    conclude(&store, &frame.limits, ending, usage, |verdict| match verdict.score {
         0..=100 => Ok(verdict.into()),
         score => Err(format!("returned the score {score}; scores are 0 to 100")),
     })
@@ -82,62 +93,33 @@ pub(crate) async fn evaluate(
 
 async fn run<T>(
     guest: impl Future<Output = wasmtime::Result<Answer<T>>>,
-    limits: &Limits,
+    frame: &Frame<'_>,
+    heavy: &AtomicBool,
+    cancelled: impl Future<Output = ()>,
 ) -> (Ending<T>, Duration) {
     let mut cpu = Duration::ZERO;
-    let wall_time = Duration::from_millis(limits.wall_time_ms);
+    let wall_time = Duration::from_millis(frame.limits.wall_time_ms);
     let guest = std::pin::pin!(guest);
-    let timed = CpuTime { inner: guest, spent: &mut cpu, polled: false };
-    let ending = match tokio::time::timeout(wall_time, timed).await {
-        Ok(Ok(answer)) => Ending::Answered(answer),
-        Ok(Err(error)) => Ending::Error(error),
-        Err(_) => Ending::TimedOut,
+    let guest = Lane::new(guest, frame.lane, frame.tenant, heavy, &mut cpu);
+    let ending = tokio::select! {
+        biased;
+        ended = tokio::time::timeout(wall_time, guest) => match ended {
+            Ok(Ok(answer)) => Ending::Answered(answer),
+            Ok(Err(error)) => Ending::Error(error),
+            Err(_) => Ending::TimedOut,
+        },
+        () = cancelled => Ending::Cancelled,
     };
     (ending, cpu)
 }
 
-/// Adds up the processor time of the thread while the future inside is polled. A guest may move to another
-/// thread between polls, never during one.
-///
-/// Asking for a thread's time is a system call, which would be a tenth of a short call. The first poll, which
-/// the epoch ends after 10 ms at most and in which most calls are done, is measured by the clock instead; that
-/// is the same unless the system took the thread away meanwhile.
-struct CpuTime<'a, F> {
-    inner: Pin<&'a mut F>,
-    spent: &'a mut Duration,
-    polled: bool,
-}
-
-impl<F: Future> Future for CpuTime<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        if !self.polled {
-            self.polled = true;
-            let before = Instant::now();
-            let poll = self.inner.as_mut().poll(cx);
-            *self.spent += before.elapsed();
-            return poll;
-        }
-        let before = thread_time();
-        let poll = self.inner.as_mut().poll(cx);
-        *self.spent += thread_time().saturating_sub(before);
-        poll
-    }
-}
-
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
-
-fn measure(store: &Store<State>, limits: &Limits, started: Instant, cpu: Duration) -> Usage {
+fn measure(store: &Store<State>, frame: &Frame<'_>, cpu: Duration) -> Usage {
     let state = store.data();
     Usage {
         // Fuel is always on, so there always is a rest.
-        fuel: limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0)),
+        fuel: frame.limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0)),
         peak_memory_bytes: state.meter.peak_memory_bytes(),
-        wall_us: micros(started.elapsed()),
+        wall_us: micros(frame.started.elapsed()),
         cpu_us: micros(cpu),
         host_calls: state.meter.host_calls(),
         ..Usage::default()
@@ -163,6 +145,9 @@ fn conclude<T, U>(
         (None, Ending::TimedOut) => {
             let limit = limits.wall_time_ms;
             (Outcome::TimedOut, Some(format!("The guest was not done after its limit of {limit} ms.")))
+        }
+        (None, Ending::Cancelled) => {
+            (Outcome::Cancelled, Some("The call was cancelled before the guest was done.".to_owned()))
         }
         (None, Ending::Error(error)) => {
             if error.is::<PoolConcurrencyLimitError>() {

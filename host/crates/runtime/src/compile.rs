@@ -43,7 +43,7 @@ pub(crate) struct Loader {
     pub(crate) limits: CompileLimits,
     /// Compilers that may run at once. Each uses one thread.
     pub(crate) slots: Slots,
-    /// How long a caller waits while another loads the same component.
+    /// How long a caller waits for one of them, and how long while another loads the same component.
     pub(crate) patience: Duration,
     /// One gate for each component that is being loaded, so that callers who come at the same time wait for
     /// one load instead of each doing their own.
@@ -79,6 +79,7 @@ impl Loader {
     pub(crate) async fn load<E>(
         self: &Arc<Self>,
         digest: Digest,
+        tenant: &Arc<str>,
         source: impl AsyncFnOnce() -> Result<Bytes, E>,
     ) -> Result<Arc<Loaded>, LoadError<E>> {
         if let Some(loaded) = self.loaded.get(&digest) {
@@ -101,7 +102,7 @@ impl Loader {
 
         let wasm = source().await.map_err(LoadError::Source)?;
         let size = wasm.len() as u64;
-        let code = self.compile(wasm).await?;
+        let code = self.compile(wasm, tenant).await?;
         let loader = Arc::clone(self);
         let adopted = tokio::task::spawn_blocking(move || loader.adopt(digest, size, &code));
         adopted.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
@@ -111,13 +112,14 @@ impl Loader {
     pub(crate) async fn check(
         self: &Arc<Self>,
         digest: Digest,
+        tenant: &Arc<str>,
         wasm: Bytes,
     ) -> Result<ComponentInfo, LoadError<Infallible>> {
         if let Some(loaded) = self.loaded.get(&digest) {
             return Ok(loaded.info.clone());
         }
         let size_bytes = wasm.len() as u64;
-        let code = self.compile(wasm).await?;
+        let code = self.compile(wasm, tenant).await?;
         let loader = Arc::clone(self);
         let checked = tokio::task::spawn_blocking(move || {
             let component = loader.revive(&code)?;
@@ -127,8 +129,9 @@ impl Loader {
         checked.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
     }
 
-    async fn compile<E>(&self, wasm: Bytes) -> Result<Vec<u8>, LoadError<E>> {
-        let slot = self.slots.take().await.map_err(|_| LoadError::Busy)?;
+    async fn compile<E>(&self, wasm: Bytes, tenant: &Arc<str>) -> Result<Vec<u8>, LoadError<E>> {
+        let slot = tokio::time::timeout(self.patience, self.slots.take(tenant)).await;
+        let slot = slot.map_err(|_| LoadError::Busy)?.map_err(|_| LoadError::Busy)?;
         match &self.compiler {
             Compiler::Child { program, arguments } => {
                 Ok(child::compile(program, arguments, &self.limits, &wasm).await?)

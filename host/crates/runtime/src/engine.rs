@@ -34,8 +34,14 @@ pub(crate) const MAX_SLOTS: u32 = 4096;
 /// How many pieces of memory are given back to the system with one call.
 const DECOMMIT_BATCH: usize = 16;
 
-/// A spinning guest goes back to the scheduler this often.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// How often the epoch moves. Time on a thread is counted in these, and the last one may be short by almost all of it.
+pub(crate) const TICK: Duration = Duration::from_millis(2);
+
+/// What a guest may compute before it goes back to the scheduler for the first time: short calls never do.
+pub(crate) const FIRST_SLICE_TICKS: u64 = 2;
+
+/// What it may compute at a time from then on.
+pub(crate) const SLICE_TICKS: u64 = 5;
 
 /// Builds the engine and starts the thread that moves its epoch.
 pub(crate) fn start(runtime: &RuntimeConfig) -> Result<Engine, StartError> {
@@ -121,12 +127,13 @@ fn pool(runtime: &RuntimeConfig) -> PoolingAllocationConfig {
     pool.max_memory_size(usize::try_from(runtime.maximum.memory_bytes).unwrap_or(usize::MAX));
     pool.table_elements(usize::try_from(runtime.maximum.table_elements).unwrap_or(usize::MAX));
 
-    // Resetting a slot: the first pages are wiped in place, the rest is given back to the system, sixteen
-    // slots with one call. Where the kernel can tell which pages were touched (6.7), only those are wiped.
+    // Resetting a slot: what was touched of the first pages is wiped in place (the kernel tells which, from 6.7 on), the
+    // rest is given back to the system, sixteen slots with one call. So a small guest causes neither page faults nor
+    // system calls for its memory. A slot that was used once keeps up to this much.
     pool.pagemap_scan(Enabled::Auto);
-    pool.linear_memory_keep_resident(64 << 10);
-    pool.table_keep_resident(16 << 10);
-    pool.async_stack_keep_resident(32 << 10);
+    pool.linear_memory_keep_resident(2 << 20);
+    pool.table_keep_resident(64 << 10);
+    pool.async_stack_keep_resident(64 << 10);
     pool.decommit_batch_size(DECOMMIT_BATCH);
     // Slots that remember a component's image are reused for it first; this many may lie idle in all.
     pool.max_unused_warm_slots(slots);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capabilities;
 use crate::digest::Digest;
 use crate::limits::Limits;
-use crate::logs::LogLine;
+use crate::logs::{LogLine, LogOptions};
 
 /// One call to a bot.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub struct BotCall {
     pub capabilities: Arc<Capabilities>,
     /// On whose behalf: slots are shared out fairly between tenants.
     pub tenant: Arc<str>,
+    /// What becomes of its lines.
+    pub logs: LogOptions,
 }
 
 /// One call to an oracle. The same call on the same engine version has the same result and uses the same fuel
@@ -159,6 +161,8 @@ pub enum Outcome {
     HostCallLimit,
     /// It returned something that is not what its contract says: not JSON, a score above 100.
     InvalidOutput,
+    /// Whoever called it did not want the answer any more.
+    Cancelled,
 }
 
 impl Outcome {
@@ -179,14 +183,15 @@ impl Outcome {
             Self::LogLimit => "log_limit",
             Self::HostCallLimit => "host_call_limit",
             Self::InvalidOutput => "invalid_output",
+            Self::Cancelled => "cancelled",
         }
     }
 
-    /// Whether another machine might have let the same call end otherwise: time and depth of stack are not the
-    /// same everywhere. Nothing may be concluded about a submission from such an ending.
+    /// Whether another machine might have let the same call end otherwise: time, depth of stack and a caller's
+    /// patience are not the same everywhere. Nothing may be concluded about a submission from such an ending.
     #[must_use]
     pub const fn depends_on_machine(self) -> bool {
-        matches!(self, Self::TimedOut | Self::StackOverflow)
+        matches!(self, Self::TimedOut | Self::StackOverflow | Self::Cancelled)
     }
 }
 
@@ -229,12 +234,15 @@ pub struct Usage {
 /// The call could not begin: nothing ran and nothing was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Every slot is taken, and the queue is full or did not move in time.
+    /// Every slot is taken, or all that the tenant may have, and its queue is full or did not move in time.
     #[error("all instances are busy; try again in {retry_after_ms} ms")]
     Busy {
         /// A time after which trying again makes sense, in milliseconds.
         retry_after_ms: u64,
     },
+    /// The call was cancelled before the guest had begun.
+    #[error("the call was cancelled before it began")]
+    Cancelled,
     /// The source has no such component.
     #[error("there is no component {0}")]
     UnknownComponent(Digest),
@@ -274,6 +282,7 @@ impl CallError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Busy { .. } => "busy",
+            Self::Cancelled => "cancelled",
             Self::UnknownComponent(_) => "unknown_component",
             Self::SourceFailed { .. } => "component_source_failed",
             Self::Invalid(_) => "invalid_component",

@@ -4,10 +4,10 @@
 //! ```no_run
 //! # async fn example(wasm: bytes::Bytes) -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use ringfence_runtime::{BotCall, Limits, NoSource, PrepareError, Runtime, RuntimeConfig};
+//! use ringfence_runtime::{BotCall, Limits, LogOptions, NoSource, PrepareError, Runtime, RuntimeConfig};
 //!
 //! let runtime = Runtime::new(RuntimeConfig::default(), Arc::new(NoSource))?;
-//! let info = runtime.prepare(wasm).await?;
+//! let info = runtime.prepare(wasm, &"org_1".into()).await?;
 //! let invocation = runtime
 //!     .call_bot(BotCall {
 //!         digest: info.digest,
@@ -16,6 +16,7 @@
 //!         limits: Limits::default(),
 //!         capabilities: Arc::default(),
 //!         tenant: "org_1".into(),
+//!         logs: LogOptions::default(),
 //!     })
 //!     .await?;
 //! println!("{}: {:?}", invocation.outcome, invocation.output);
@@ -36,6 +37,7 @@ mod digest;
 mod engine;
 mod epoch;
 mod invocation;
+mod lane;
 mod limits;
 mod logs;
 mod runtime;
@@ -44,6 +46,7 @@ mod state;
 
 pub use capability::Capabilities;
 pub use capability::clock::CLOCK_STEP_NS;
+pub use capability::directories::{Access, Directory, MAX_ENTRIES, MAX_FILE_WORK, MAX_OPEN, REMOVED_PREFIX};
 pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
 pub use capability::secrets::Secrets;
 pub use child::{CompileLimits, compile_from_stdin};
@@ -57,6 +60,6 @@ pub use invocation::{
     BotCall, CallError, Failure, Invocation, Job, OracleCall, Outcome, Step, Submission, Usage, Verdict,
 };
 pub use limits::{LimitError, Limits};
-pub use logs::{Level, LogLine, Stream};
+pub use logs::{Level, LineSink, LogLine, LogOptions, Stream};
 pub use runtime::{ComponentSource, Load, NoSource, PrepareError, Runtime, RuntimeConfig, StartError};
 pub use state::MAX_HOST_CALL_BYTES;

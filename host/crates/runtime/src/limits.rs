@@ -1,7 +1,10 @@
 //! What one invocation may use, and the meter that holds it to that.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::{Deserialize, Serialize};
-use wasmtime::ResourceLimiter;
+use wasmtime::ResourceLimiterAsync;
 
 use crate::engine;
 
@@ -148,6 +151,10 @@ pub(crate) enum Ended {
     HostCalls { limit: u64 },
 }
 
+/// Memory that a guest may hold without being heavy. Filling or copying this much, with one instruction that nothing
+/// interrupts, takes about as long as a slice.
+const LIGHT_BYTES: u64 = 32 << 20;
+
 /// Counts what the limits bound, apart from fuel, time and logs.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -158,6 +165,7 @@ pub(crate) struct Meter {
     table_elements: u64,
     host_calls: u64,
     ended: Option<Ended>,
+    heavy: Arc<AtomicBool>,
 }
 
 impl Meter {
@@ -170,7 +178,13 @@ impl Meter {
             table_elements: 0,
             host_calls: 0,
             ended: None,
+            heavy: Arc::default(),
         }
+    }
+
+    /// Becomes true when the guest holds so much memory that one instruction can keep its thread for long.
+    pub(crate) fn heavy(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.heavy)
     }
 
     pub(crate) fn count_host_call(&mut self) {
@@ -205,8 +219,8 @@ const ADDRESSABLE_BYTES: usize = 4 << 30;
 
 /// Refusals are errors, not a failed `memory.grow`: the guest is told nothing and ends there. A component's
 /// own declared maximum is another matter: passing that is the -1 that the specification asks for.
-impl ResourceLimiter for Meter {
-    fn memory_growing(
+impl Meter {
+    fn grow_memory(
         &mut self,
         current: usize,
         desired: usize,
@@ -224,16 +238,9 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    /// Only reached when the operating system has no more: `memory_growing` has answered for everything else. What it added is not taken back: a
-    /// guest could then make the sum fall below what it holds.
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        let limit = self.memory_limit;
-        Err(self.end(Ended::Memory { asked: self.memory_bytes.max(limit + 1), limit }).into())
-    }
-
     /// `maximum` is the lower of the component's own and the pool's. The pool gives at least the limit, so
     /// asking for more than the pool has is past the limit as well; the limit is therefore looked at first.
-    fn table_growing(
+    fn grow_table(
         &mut self,
         current: usize,
         desired: usize,
@@ -248,6 +255,39 @@ impl ResourceLimiter for Meter {
         }
         self.table_elements = asked;
         Ok(true)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl ResourceLimiterAsync for Meter {
+    /// A guest that becomes heavy goes back to the scheduler at once: it computes on when it is its turn.
+    async fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let grows = self.grow_memory(current, desired, maximum)?;
+        if self.memory_bytes > LIGHT_BYTES && !self.heavy.swap(true, Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        Ok(grows)
+    }
+
+    /// Only reached when the operating system has no more: `memory_growing` has answered for everything else. What it
+    /// added is not taken back: a guest could then make the sum fall below what it holds.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        let limit = self.memory_limit;
+        Err(self.end(Ended::Memory { asked: self.memory_bytes.max(limit + 1), limit }).into())
+    }
+
+    async fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grow_table(current, desired, maximum)
     }
 
     fn instances(&self) -> usize {
@@ -282,10 +322,10 @@ mod tests {
     #[test]
     fn memories_are_summed() {
         let mut meter = Meter::new(&Limits { memory_bytes: 1000, ..Limits::default() });
-        assert!(meter.memory_growing(0, 600, None).unwrap());
-        assert!(!meter.memory_growing(0, 600, Some(500)).unwrap(), "the component's own maximum");
+        assert!(meter.grow_memory(0, 600, None).unwrap());
+        assert!(!meter.grow_memory(0, 600, Some(500)).unwrap(), "the component's own maximum");
         assert_eq!(meter.ended(), None);
-        assert!(meter.memory_growing(0, 600, None).is_err());
+        assert!(meter.grow_memory(0, 600, None).is_err());
         assert_eq!(meter.ended(), Some(Ended::Memory { asked: 1200, limit: 1000 }));
         assert_eq!(meter.peak_memory_bytes(), 600);
     }
@@ -293,7 +333,7 @@ mod tests {
     #[test]
     fn a_failed_growth_gives_no_room_back() {
         let mut meter = Meter::new(&Limits { memory_bytes: 1000, ..Limits::default() });
-        assert!(meter.memory_growing(0, 600, None).unwrap());
+        assert!(meter.grow_memory(0, 600, None).unwrap());
         assert!(meter.memory_grow_failed(wasmtime::format_err!("no more")).is_err());
         assert_eq!(meter.peak_memory_bytes(), 600);
         assert!(matches!(meter.ended(), Some(Ended::Memory { .. })));

@@ -60,6 +60,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, from the one that matters least.
+    pub const ALL: [Self; 5] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error];
+
     /// `trace`, `debug`, `info`, `warn` or `error`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -88,14 +91,27 @@ pub struct LogLine {
     pub fields: Vec<(String, String)>,
 }
 
+/// What is done with each line when it is ended, besides keeping it: it is given the line and its number, from 0. It must
+/// not block, for the guest waits.
+pub type LineSink = Arc<dyn Fn(usize, &LogLine) + Send + Sync>;
+
+/// What becomes of a call's lines.
+#[derive(Clone, Default)]
+pub struct LogOptions {
+    /// Lines that matter less are charged and not kept; `None` keeps all.
+    pub min_level: Option<Level>,
+    /// Whoever follows the call while it runs.
+    pub follow: Option<LineSink>,
+}
+
 /// The lines of one invocation; shared between its store and the streams that WASI holds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Logs(Arc<Mutex<Buffer>>);
 
-#[derive(Debug)]
 struct Buffer {
     started: Instant,
     limit: u64,
+    options: LogOptions,
     used: u64,
     lines: Vec<LogLine>,
     /// What standard output and standard error have written of a line that is not ended yet.
@@ -105,10 +121,11 @@ struct Buffer {
 }
 
 impl Logs {
-    pub(crate) fn new(started: Instant, limit: u64) -> Self {
+    pub(crate) fn new(started: Instant, limit: u64, options: LogOptions) -> Self {
         Self(Arc::new(Mutex::new(Buffer {
             started,
             limit,
+            options,
             used: 0,
             lines: Vec::new(),
             stdout: Vec::new(),
@@ -204,8 +221,15 @@ impl Buffer {
     }
 
     fn push(&mut self, stream: Stream, level: Level, message: String, fields: Vec<(String, String)>) {
+        if self.options.min_level.is_some_and(|least| level < least) {
+            return;
+        }
         let at_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.lines.push(LogLine { at_us, stream, level, message, fields });
+        let line = LogLine { at_us, stream, level, message, fields };
+        if let Some(follow) = &self.options.follow {
+            follow(self.lines.len(), &line);
+        }
+        self.lines.push(line);
     }
 }
 
@@ -264,7 +288,7 @@ mod tests {
     use super::*;
 
     fn logs(limit: u64) -> Logs {
-        Logs::new(Instant::now(), limit)
+        Logs::new(Instant::now(), limit, LogOptions::default())
     }
 
     fn messages(logs: &Logs) -> Vec<String> {
@@ -289,6 +313,27 @@ mod tests {
         let (lines, used) = logs.finish();
         assert_eq!(lines.first().map(|line| line.message.as_str()), Some("01234"));
         assert_eq!(used, 5);
+    }
+
+    #[test]
+    fn what_matters_less_is_charged_and_neither_kept_nor_followed() {
+        let followed = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&followed);
+        let follow: LineSink = Arc::new(move |number, line| {
+            seen.lock().unwrap().push((number, line.message.clone()));
+        });
+        let options = LogOptions { min_level: Some(Level::Warn), follow: Some(follow) };
+        let logs = Logs::new(Instant::now(), 1000, options);
+        logs.append(Stream::Stdout, b"info\n").unwrap();
+        logs.append(Stream::Stderr, b"warn\npart").unwrap();
+        logs.write(Level::Error, "error".to_owned(), Vec::new()).unwrap();
+        let expected = ["warn", "error", "part"];
+        let (lines, used) = logs.finish();
+        assert_eq!(lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(used, 17 + 3 * LINE_COST);
+        let followed = followed.lock().unwrap();
+        assert_eq!(followed.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(followed.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The door to the sandbox.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ use bytes::Bytes;
 
 use crate::bindings::types::Task;
 use crate::cache::{DiskCache, Loaded, LoadedCache};
-use crate::call;
+use crate::call::{self, Frame};
 use crate::capability::Capabilities;
+use crate::capability::directories::{Directories, Volumes};
 use crate::child::CompileLimits;
 use crate::compile::{Compiler, LoadError, Loader};
 use crate::component::{self, ComponentInfo, InvalidComponent, Kind, Linked, Linkers};
@@ -19,14 +20,21 @@ use crate::digest::Digest;
 use crate::engine::{self, MAX_SLOTS};
 use crate::invocation::{BotCall, CallError, Invocation, OracleCall, Verdict};
 use crate::limits::{LimitError, Limits};
-use crate::slots::Slots;
+use crate::logs::LogOptions;
+use crate::slots::{Asked, Slot, SlotLimits, Slots};
 use crate::state::{Profile, State, bot_linker, oracle_linker};
 
 /// Components that may wait for a compiler. Their bytes are in memory meanwhile.
 const MAX_WAITING_COMPILATIONS: u32 = 32;
 
+/// Those of one tenant among them.
+const MAX_WAITING_COMPILATIONS_PER_TENANT: u32 = 8;
+
 /// A time after which a compiler may be free, in milliseconds.
 const COMPILERS_RETRY_AFTER_MS: u64 = 10_000;
+
+/// A time after which a disk may answer again, in milliseconds.
+const DISK_RETRY_AFTER_MS: u64 = 1000;
 
 /// How much of this machine the sandbox takes.
 #[derive(Clone, Debug)]
@@ -37,8 +45,13 @@ pub struct RuntimeConfig {
     /// Instances that may exist at once, 1 to 4,096. Address space is laid out for all of them at the start;
     /// memory is only taken by what runs.
     pub slots: u32,
-    /// Calls that may wait for a slot.
+    /// Instances that one tenant may have at once: 1 to one less than the slots, so that nobody can hold all of them.
+    /// Half of the slots if it is not given. A single slot is everybody's.
+    pub slots_per_tenant: Option<u32>,
+    /// Calls that may wait for a slot, at least 1.
     pub queue_length: u32,
+    /// Calls of one tenant among them, at least 1.
+    pub queue_per_tenant: u32,
     /// Milliseconds that a call waits for a slot.
     pub queue_timeout_ms: u64,
     /// The host's maximum for every limit.
@@ -63,7 +76,9 @@ impl Default for RuntimeConfig {
         Self {
             cache_dir: None,
             slots: 64,
+            slots_per_tenant: None,
             queue_length: 1024,
+            queue_per_tenant: 256,
             queue_timeout_ms: 5000,
             maximum: Limits::host_maximum(),
             max_component_bytes: 64 << 20,
@@ -83,6 +98,16 @@ pub enum StartError {
     #[error("slots is {slots}; it can be 1 to {maximum}")]
     Slots {
         /// What was asked for.
+        slots: u32,
+        /// The most.
+        maximum: u32,
+    },
+    /// A share that lets one tenant hold every slot, or none.
+    #[error("slots_per_tenant is {share}; with {slots} slots it can be 1 to {maximum}")]
+    Share {
+        /// What was asked for.
+        share: u32,
+        /// The slots that there are.
         slots: u32,
         /// The most.
         maximum: u32,
@@ -180,8 +205,40 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     loader: Arc<Loader>,
     slots: Slots,
+    volumes: Volumes,
+    lane: Slots,
     source: Arc<dyn ComponentSource>,
     config: RuntimeConfig,
+}
+
+/// What one tenant may have of the slots.
+fn share(config: &RuntimeConfig) -> Result<u32, StartError> {
+    let slots = config.slots;
+    let share = config.slots_per_tenant.unwrap_or((slots / 2).max(1));
+    let maximum = (slots - 1).max(1);
+    if (1..=maximum).contains(&share) { Ok(share) } else { Err(StartError::Share { share, slots, maximum }) }
+}
+
+fn compiler_slots(slots: u32) -> Slots {
+    Slots::new(SlotLimits {
+        slots,
+        per_tenant: (slots - 1).max(1),
+        queue: MAX_WAITING_COMPILATIONS,
+        queue_per_tenant: MAX_WAITING_COMPILATIONS_PER_TENANT,
+    })
+}
+
+/// Guests that compute for long hold a permit for each slice of it. There are as many as the machine has processors,
+/// and of one tenant one less: it never holds every worker thread. The queue is as long as there are instances.
+fn lane() -> Slots {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let slots = u32::try_from(processors).unwrap_or(u32::MAX);
+    Slots::new(SlotLimits {
+        slots,
+        per_tenant: (slots - 1).max(1),
+        queue: MAX_SLOTS,
+        queue_per_tenant: MAX_SLOTS,
+    })
 }
 
 impl Runtime {
@@ -193,6 +250,7 @@ impl Runtime {
         if !(1..=MAX_SLOTS).contains(&config.slots) {
             return Err(StartError::Slots { slots: config.slots, maximum: MAX_SLOTS });
         }
+        let share = share(&config)?;
         // 32-bit memories end at 4 GiB; the pool reserves table elements for every slot.
         let bound = Limits {
             memory_bytes: 4 << 30,
@@ -221,14 +279,25 @@ impl Runtime {
             disk: disk.transpose()?,
             compiler: config.compiler.clone(),
             limits: config.compile_limits.clone(),
-            slots: Slots::new(config.compile_concurrency.max(1), MAX_WAITING_COMPILATIONS, patience),
+            slots: compiler_slots(config.compile_concurrency.max(1)),
             patience,
             gates: Mutex::default(),
             engine,
         };
-        let queue_timeout = Duration::from_millis(config.queue_timeout_ms);
-        let slots = Slots::new(config.slots, config.queue_length, queue_timeout);
-        Ok(Self(Arc::new(Inner { loader: Arc::new(loader), slots, source, config })))
+        let slots = Slots::new(SlotLimits {
+            slots: config.slots,
+            per_tenant: share,
+            queue: config.queue_length.max(1),
+            queue_per_tenant: config.queue_per_tenant.max(1),
+        });
+        Ok(Self(Arc::new(Inner {
+            loader: Arc::new(loader),
+            slots,
+            lane: lane(),
+            volumes: Volumes::default(),
+            source,
+            config,
+        })))
     }
 
     /// What this host runs guests with. Part of a receipt: fuel is comparable only under the same engine.
@@ -248,7 +317,7 @@ impl Runtime {
     pub fn load(&self) -> Load {
         let (loaded_components, loaded_bytes) = self.0.loader.loaded.size();
         Load {
-            free_slots: u32::try_from(self.0.slots.free()).unwrap_or(u32::MAX),
+            free_slots: self.0.slots.free(),
             waiting: self.0.slots.waiting(),
             loaded_components,
             loaded_bytes,
@@ -256,14 +325,14 @@ impl Runtime {
     }
 
     /// Validates and compiles a component, where [`RuntimeConfig::compiler`] says, and keeps the compiled code. Store
-    /// the bytes only when this has succeeded. A component that was prepared before is recognised. Dropping the future
-    /// ends a compiler that is a process of its own.
+    /// the bytes only when this has succeeded. A component that was prepared before is recognised. Compilers are shared
+    /// out fairly between tenants. Dropping the future ends a compiler that is a process of its own.
     ///
     /// # Errors
     /// Why the component may not run here, or why it cannot be said now. Nothing is kept then.
-    pub async fn prepare(&self, wasm: Bytes) -> Result<ComponentInfo, PrepareError> {
+    pub async fn prepare(&self, wasm: Bytes, tenant: &Arc<str>) -> Result<ComponentInfo, PrepareError> {
         let digest = self.digest_of(&wasm).await?;
-        let loaded = self.0.loader.load(digest, async || Ok::<_, Infallible>(wasm)).await?;
+        let loaded = self.0.loader.load(digest, tenant, async || Ok::<_, Infallible>(wasm)).await?;
         Ok(loaded.info.clone())
     }
 
@@ -271,9 +340,9 @@ impl Runtime {
     ///
     /// # Errors
     /// Why the component may not run here, or why it cannot be said now.
-    pub async fn check(&self, wasm: Bytes) -> Result<ComponentInfo, PrepareError> {
+    pub async fn check(&self, wasm: Bytes, tenant: &Arc<str>) -> Result<ComponentInfo, PrepareError> {
         let digest = self.digest_of(&wasm).await?;
-        Ok(self.0.loader.check(digest, wasm).await?)
+        Ok(self.0.loader.check(digest, tenant, wasm).await?)
     }
 
     /// The digest of bytes that look like a component.
@@ -290,19 +359,54 @@ impl Runtime {
     /// # Errors
     /// The call could not begin: see [`CallError`].
     pub async fn call_bot(&self, call: BotCall) -> Result<Invocation<String>, CallError> {
-        let loaded = self.loaded(call.digest).await?;
+        self.call_bot_until(call, std::future::pending()).await
+    }
+
+    /// As [`call_bot`](Self::call_bot), until `cancelled` is ready: then the guest is ended, with the outcome
+    /// `cancelled` and what it used so far. A change of state that it had begun is carried to its end all the same, and
+    /// keeps the slot until then.
+    ///
+    /// # Errors
+    /// [`CallError::Cancelled`] if the guest had not begun; else as [`call_bot`](Self::call_bot).
+    pub async fn call_bot_until(
+        &self,
+        call: BotCall,
+        cancelled: impl Future<Output = ()> + Send,
+    ) -> Result<Invocation<String>, CallError> {
+        let mut cancelled = std::pin::pin!(cancelled);
+        let (loaded, slot, directories) = tokio::select! {
+            biased;
+            () = &mut cancelled => return Err(CallError::Cancelled),
+            admitted = self.admit_bot(&call) => admitted?,
+        };
         let Linked::Bot(pre) = &loaded.linked else {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
         };
+        let frame = self.frame(&call.limits, &call.tenant);
+        let mut state = State::new(
+            &frame.limits,
+            Profile::Live,
+            call.capabilities,
+            Arc::clone(&slot),
+            frame.started,
+            call.logs,
+        );
+        state.directories = directories;
+        let task = Task { id: call.invocation_id, input: call.input };
+        call::handle(pre, state, &frame, task, cancelled).await
+    }
+
+    async fn admit_bot(&self, call: &BotCall) -> Result<(Arc<Loaded>, Arc<Slot>, Directories), CallError> {
+        let loaded = self.loaded(call.digest, &call.tenant).await?;
+        if !matches!(loaded.linked, Linked::Bot(_)) {
+            return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
+        }
         if let Some(capability) = call.capabilities.missing(&loaded.info.capabilities) {
             return Err(CallError::MissingGrant { capability });
         }
-        let _slot = self.slot().await?;
-        let limits = call.limits.clamp_to(&self.0.config.maximum);
-        let started = Instant::now();
-        let state = State::new(&limits, Profile::Live, call.capabilities, started);
-        let task = Task { id: call.invocation_id, input: call.input };
-        call::handle(&self.0.loader.engine, pre, state, &limits, started, task).await
+        let slot = self.slot(&call.tenant).await?;
+        let directories = self.directories(call).await?;
+        Ok((loaded, slot, directories))
     }
 
     /// Calls an oracle in a fresh instance, under the deterministic profile. However the guest ends, the answer
@@ -311,27 +415,66 @@ impl Runtime {
     /// # Errors
     /// The call could not begin: see [`CallError`].
     pub async fn call_oracle(&self, call: OracleCall) -> Result<Invocation<Verdict>, CallError> {
-        let loaded = self.loaded(call.digest).await?;
+        let loaded = self.loaded(call.digest, &call.tenant).await?;
         let Linked::Oracle(pre) = &loaded.linked else {
             return Err(CallError::WrongKind { expected: Kind::Oracle, found: loaded.info.kind });
         };
-        let _slot = self.slot().await?;
-        let limits = call.limits.clamp_to(&self.0.config.maximum);
-        let started = Instant::now();
+        let slot = self.slot(&call.tenant).await?;
+        let frame = self.frame(&call.limits, &call.tenant);
         let capabilities = Arc::new(Capabilities { config: call.config, ..Capabilities::default() });
         let profile = Profile::Deterministic { now_us: call.submission.submitted_at_us, seed: call.seed };
-        let state = State::new(&limits, profile, capabilities, started);
+        let state = State::new(
+            &frame.limits,
+            profile,
+            capabilities,
+            Arc::clone(&slot),
+            frame.started,
+            LogOptions::default(),
+        );
         let (job, submission) = (call.job.into(), call.submission.into());
-        call::evaluate(&self.0.loader.engine, pre, state, &limits, started, job, submission).await
+        call::evaluate(pre, state, &frame, job, submission).await
     }
 
-    async fn slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
+    /// Removes a folder with all volumes in it, unless a call of this host uses one of them. Blocks. Returns whether it
+    /// is gone.
+    ///
+    /// # Errors
+    /// What the system said. What is left is removed by the next attempt.
+    pub fn remove_volumes(&self, folder: &Path) -> std::io::Result<bool> {
+        self.0.volumes.remove(folder)
+    }
+
+    /// The call's directories. Their folders may be on a disk that does not answer: that costs no more than the call.
+    async fn directories(&self, call: &BotCall) -> Result<Directories, CallError> {
+        let opening = self.0.volumes.open(&call.capabilities.directories, &call.tenant);
+        let wall_time_ms = call.limits.clamp_to(self.maximum()).wall_time_ms;
+        match tokio::time::timeout(Duration::from_millis(wall_time_ms), opening).await {
+            Ok(opened) => opened.map_err(|error| CallError::Internal(error.to_string())),
+            Err(_) => Err(CallError::Busy { retry_after_ms: DISK_RETRY_AFTER_MS }),
+        }
+    }
+
+    /// A call that begins now.
+    fn frame<'a>(&'a self, limits: &Limits, tenant: &'a Arc<str>) -> Frame<'a> {
+        let limits = limits.clamp_to(&self.0.config.maximum);
+        Frame { engine: &self.0.loader.engine, lane: &self.0.lane, tenant, limits, started: Instant::now() }
+    }
+
+    async fn slot(&self, tenant: &Arc<str>) -> Result<Arc<Slot>, CallError> {
         // The longest queue is drained in about its own timeout, so that is when to come back.
         let retry_after_ms = self.0.config.queue_timeout_ms.max(1000);
-        self.0.slots.take().await.map_err(|_| CallError::Busy { retry_after_ms })
+        let slot = match self.0.slots.ask(tenant) {
+            Ok(Asked::Have(slot)) => Some(slot),
+            Ok(Asked::Wait(waiting)) => {
+                let queue_timeout = Duration::from_millis(self.0.config.queue_timeout_ms);
+                tokio::time::timeout(queue_timeout, waiting).await.ok().and_then(Result::ok)
+            }
+            Err(_) => None,
+        };
+        slot.map(Arc::new).ok_or(CallError::Busy { retry_after_ms })
     }
 
-    async fn loaded(&self, digest: Digest) -> Result<Arc<Loaded>, CallError> {
+    async fn loaded(&self, digest: Digest, tenant: &Arc<str>) -> Result<Arc<Loaded>, CallError> {
         let source = &self.0.source;
         let bytes = async || {
             let failed = |reason| CallError::SourceFailed { digest, reason };
@@ -343,7 +486,7 @@ impl Runtime {
             }
             Ok(bytes)
         };
-        self.0.loader.load(digest, bytes).await.map_err(|error| match error {
+        self.0.loader.load(digest, tenant, bytes).await.map_err(|error| match error {
             LoadError::Source(error) => error,
             LoadError::Invalid(error) => CallError::Invalid(error),
             LoadError::Busy => CallError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS },

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 use wasmtime::component::Linker;
 use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
+use crate::capability::directories::{self, Directories};
 use crate::capability::{Capabilities, clock, config, kv, log, secrets};
+use crate::engine::{FIRST_SLICE_TICKS, SLICE_TICKS};
 use crate::limits::{Ended, Limits, Meter};
-use crate::logs::{Logs, Output, Stream};
+use crate::logs::{LogOptions, Logs, Output, Stream};
+use crate::slots::Slot;
 
 /// The most bytes that a guest may hand to the host in one call: a log line, a value of the key-value store.
 pub const MAX_HOST_CALL_BYTES: usize = 4 << 20;
@@ -45,6 +50,9 @@ pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
+    pub(crate) directories: Directories,
+    /// Also kept by the call, until the instance is gone from the pool.
+    slot: Arc<Slot>,
 }
 
 impl State {
@@ -52,9 +60,11 @@ impl State {
         limits: &Limits,
         profile: Profile,
         capabilities: Arc<Capabilities>,
+        slot: Arc<Slot>,
         started: Instant,
+        lines: LogOptions,
     ) -> Self {
-        let logs = Logs::new(started, limits.log_bytes);
+        let logs = Logs::new(started, limits.log_bytes, lines);
         // The builder starts with nothing: no arguments, no environment, no directories, no addresses.
         let mut builder = WasiCtxBuilder::new();
         builder
@@ -72,12 +82,36 @@ impl State {
         };
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HOST_RESOURCES);
-        Self { wasi: builder.build(), table, meter: Meter::new(limits), logs, capabilities, clock }
+        Self {
+            wasi: builder.build(),
+            table,
+            meter: Meter::new(limits),
+            logs,
+            capabilities,
+            clock,
+            directories: Directories::none(),
+            slot,
+        }
     }
 
     /// The limit that was passed first, if any was.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.meter.ended().or_else(|| self.logs.ended())
+    }
+
+    /// Begins what changes something outside of the instance: in a task of its own, so that it comes to its end even if
+    /// the guest is ended while it waits. The slot is kept until then: what guests have left behind is bounded, too.
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let slot = Arc::clone(&self.slot);
+        let change = async move {
+            let changed = change.await;
+            drop(slot);
+            changed
+        };
+        tokio::spawn(change.in_current_span())
     }
 
     /// The state as a host function of ours sees it: being asked for is being called.
@@ -98,10 +132,12 @@ impl WasiView for State {
 /// A store in which every limit is armed, apart from wall time, which the caller holds.
 pub(crate) fn store(engine: &Engine, state: State, limits: &Limits) -> wasmtime::Result<Store<State>> {
     let mut store = Store::new(engine, state);
-    store.limiter(|state| &mut state.meter);
+    store.limiter_async(|state| &mut state.meter);
     store.set_fuel(limits.fuel)?;
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    store.set_epoch_deadline(FIRST_SLICE_TICKS);
+    store.epoch_deadline_callback(|_| {
+        Ok(UpdateDeadline::YieldCustom(SLICE_TICKS, Box::pin(tokio::task::yield_now())))
+    });
     store.set_max_component_handles(MAX_HANDLES);
     store.set_hostcall_fuel(MAX_HOST_CALL_BYTES);
 
@@ -133,6 +169,7 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     kv::link(&mut linker)?;
+    directories::link(&mut linker)?;
     secrets::link(&mut linker)?;
     Ok(linker)
 }

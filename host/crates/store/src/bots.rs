@@ -33,6 +33,10 @@ pub struct Bot {
     pub grants: Value,
     /// What each call may use.
     pub limits: Value,
+    /// For how many days its lines are kept, if less long than the host keeps them.
+    pub log_keep_days: Option<u32>,
+    /// The level below which its lines are not kept.
+    pub log_min_level: Option<String>,
     /// Its state.
     pub status: BotStatus,
     /// When it was deployed.
@@ -55,7 +59,7 @@ pub struct BotFilter {
 macro_rules! columns {
     () => {
         "id, org_id, name, description, kind, version, component_digest, config, grants, limits, status, created_at,
-        updated_at"
+        updated_at, log_keep_days, log_min_level"
     };
 }
 // An org has few bots: its index finds them, and the rest of the filter looks at each.
@@ -68,12 +72,12 @@ macro_rules! filter {
 
 statements! {
     INSERT = concat!("INSERT INTO bots (", columns!(), ")
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)");
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)");
     GET = concat!("SELECT ", columns!(), " FROM bots WHERE id = $1");
     LIST = concat!("SELECT ", columns!(), filter!(), " ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET $6");
     COUNT = concat!("SELECT COUNT(*) AS n", filter!());
     UPDATE = "UPDATE bots SET name = $2, description = $3, version = $4, component_digest = $5, config = $6, grants = $7,
-        limits = $8, updated_at = $9 WHERE id = $1 AND version = $10 AND status <> 'terminated'";
+        limits = $8, updated_at = $9, log_keep_days = $11, log_min_level = $12 WHERE id = $1 AND version = $10 AND status <> 'terminated'";
     TERMINATE = "UPDATE bots SET status = 'terminated', updated_at = $2 WHERE id = $1 AND status <> 'terminated'";
     IN_USE = "SELECT id FROM jobs WHERE oracle_bot_id = $1 AND status IN ('open', 'funded') LIMIT 1";
 }
@@ -97,6 +101,8 @@ pub async fn insert(s: &mut Session, bot: &Bot) -> Result<(), StoreError> {
         bot.status,
         bot.created_at,
         bot.updated_at,
+        bot.log_keep_days,
+        bot.log_min_level.as_ref(),
     ];
     s.execute(INSERT, args).await?;
     Ok(())
@@ -151,6 +157,8 @@ pub async fn update(s: &mut Session, bot: &Bot, expected_version: u32) -> Result
         bot.limits.to_string(),
         bot.updated_at,
         expected_version,
+        bot.log_keep_days,
+        bot.log_min_level.as_ref(),
     ];
     Ok(s.execute(UPDATE, args).await? > 0)
 }
@@ -183,6 +191,8 @@ fn read(row: &Row) -> Result<Bot, StoreError> {
         config: row.json("config")?,
         grants: row.json("grants")?,
         limits: row.json("limits")?,
+        log_keep_days: row.opt_small("log_keep_days")?,
+        log_min_level: row.opt_text("log_min_level")?,
         status: row.parse("status")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,

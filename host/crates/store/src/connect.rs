@@ -48,6 +48,8 @@ const MIGRATIONS: &[Step] = &[
     per_engine!(3, "engine", "0003_engine.sql"),
     portable!(4, "usage", "0004_usage.sql"),
     portable!(5, "kv_usage", "0005_kv_usage.sql"),
+    portable!(6, "logs", "0006_logs.sql"),
+    portable!(7, "fair_queue", "0007_fair_queue.sql"),
 ];
 
 /// The names of the files that the steps come from.

@@ -1,5 +1,7 @@
 //! Calls into the sandbox, what they used and what they logged.
 
+use std::sync::Arc;
+
 use ringfence_model::{BotId, InvocationId, OrgId, Sha256, SubmissionId, Timestamp};
 use serde_json::Value;
 
@@ -59,10 +61,10 @@ pub struct Invocation {
     pub input_digest: Sha256,
     /// The digest of what it returned.
     pub output_digest: Option<Sha256>,
-    /// The limits that it ran under.
-    pub limits: Value,
+    /// The limits that it ran under, a JSON object.
+    pub limits: Arc<str>,
     /// The engine that ran it.
-    pub engine: String,
+    pub engine: Arc<str>,
     /// What it used.
     pub usage: Usage,
     /// When it began.
@@ -72,61 +74,19 @@ pub struct Invocation {
 macro_rules! columns {
     () => {
         "id, org_id, bot_id, bot_version, component_digest, submission_id, outcome, detail, input_digest, output_digest,
-        limits, engine, fuel, peak_memory_bytes, wall_us, cpu_us, host_calls, log_bytes, input_bytes, output_bytes,
-        egress_sent_bytes, egress_received_bytes, llm_input_tokens, llm_output_tokens, started_at"
+        limits, engine, started_at, peak_memory_bytes, fuel, wall_us, cpu_us, host_calls, log_bytes, input_bytes,
+        output_bytes, egress_sent_bytes, egress_received_bytes, llm_input_tokens, llm_output_tokens"
     };
 }
+/// The columns of a call.
+pub(crate) const COLUMNS: &str = columns!();
 
 statements! {
-    INSERT = concat!("INSERT INTO invocations (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-        $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)");
-    INSERT_LOGS = "INSERT INTO invocation_logs (invocation_id, org_id, lines) VALUES ($1, $2, $3)";
     GET = concat!("SELECT ", columns!(), " FROM invocations WHERE id = $1");
     LOGS = "SELECT lines FROM invocation_logs WHERE invocation_id = $1";
     LIST = concat!("SELECT ", columns!(), " FROM invocations WHERE bot_id = $1
         ORDER BY started_at DESC, id DESC LIMIT $2 OFFSET $3");
     COUNT = "SELECT COUNT(*) AS n FROM invocations WHERE bot_id = $1";
-}
-
-/// Keeps a call, and its lines (a JSON array) if there are any.
-///
-/// # Errors
-/// Those of the database.
-pub async fn insert(s: &mut Session, call: &Invocation, lines: &Value) -> Result<(), StoreError> {
-    let int = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let usage = call.usage;
-    let args = args![
-        &call.id,
-        &call.org_id,
-        &call.bot_id,
-        call.bot_version,
-        &call.component_digest,
-        call.submission_id.as_ref(),
-        &call.outcome,
-        call.detail.as_ref(),
-        &call.input_digest,
-        call.output_digest.as_ref(),
-        call.limits.to_string(),
-        &call.engine,
-        int(usage.fuel),
-        int(usage.peak_memory_bytes),
-        int(usage.wall_us),
-        int(usage.cpu_us),
-        int(usage.host_calls),
-        int(usage.log_bytes),
-        int(usage.input_bytes),
-        int(usage.output_bytes),
-        int(usage.egress_sent_bytes),
-        int(usage.egress_received_bytes),
-        int(usage.llm_input_tokens),
-        int(usage.llm_output_tokens),
-        call.started_at,
-    ];
-    s.execute(INSERT, args).await?;
-    if lines.as_array().is_some_and(|lines| !lines.is_empty()) {
-        s.execute(INSERT_LOGS, args![&call.id, &call.org_id, lines.to_string()]).await?;
-    }
-    Ok(())
 }
 
 /// A call.
@@ -171,8 +131,8 @@ fn read(row: &Row) -> Result<Invocation, StoreError> {
         detail: row.opt_text("detail")?,
         input_digest: row.parse("input_digest")?,
         output_digest: row.opt_parse("output_digest")?,
-        limits: row.json("limits")?,
-        engine: row.text("engine")?,
+        limits: row.text("limits")?.into(),
+        engine: row.text("engine")?.into(),
         usage: Usage {
             fuel: row.count("fuel")?,
             peak_memory_bytes: row.count("peak_memory_bytes")?,

@@ -11,15 +11,18 @@ pub mod jobs;
 pub mod keys;
 pub mod kv;
 pub mod ledger;
+pub mod logs;
 pub mod outbox;
 pub mod policies;
 pub mod queue;
 pub mod rates;
+pub mod records;
 pub mod secrets;
 mod session;
 pub mod sessions;
 mod statements;
 pub mod submissions;
+pub mod usage;
 pub mod users;
 
 use ringfence_model::words;
@@ -58,6 +61,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         keys::STATEMENTS,
         kv::STATEMENTS,
         ledger::STATEMENTS,
+        logs::STATEMENTS,
         outbox::STATEMENTS,
         policies::STATEMENTS,
         queue::STATEMENTS,
@@ -65,6 +69,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         secrets::STATEMENTS,
         sessions::STATEMENTS,
         submissions::STATEMENTS,
+        usage::STATEMENTS,
         users::STATEMENTS,
     ]
     .concat()

@@ -45,12 +45,42 @@ pub struct Leased {
     pub lease_until: Timestamp,
 }
 
+/// An org that has work which is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueOrg {
+    /// The org.
+    pub org_id: OrgId,
+    /// Since when the oldest of it has been due.
+    pub due: Timestamp,
+    /// How much of its work one owner is carrying out.
+    pub running: u32,
+}
+
 statements! {
     PUT = "INSERT INTO queue (id, org_id, kind, payload, subject_id, run_at, attempt, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, 0, $7) ON CONFLICT (kind, subject_id) DO NOTHING";
     DUE = "SELECT id FROM queue
         WHERE kind = $3 AND dead_at IS NULL AND run_at <= $1 AND (lease_until IS NULL OR lease_until <= $1)
         ORDER BY run_at, id LIMIT $2";
+    DUE_ORGS = "WITH RECURSIVE orgs (org_id) AS (
+            SELECT MIN(org_id) FROM queue WHERE kind = $1 AND dead_at IS NULL
+            UNION ALL
+            SELECT (SELECT MIN(q.org_id) FROM queue q
+                WHERE q.kind = $1 AND q.dead_at IS NULL AND q.org_id > orgs.org_id)
+            FROM orgs WHERE orgs.org_id IS NOT NULL
+        )
+        SELECT org_id,
+            (SELECT q.run_at FROM queue q
+                WHERE q.kind = $1 AND q.org_id = orgs.org_id AND q.dead_at IS NULL AND q.run_at <= $3
+                    AND (q.lease_until IS NULL OR q.lease_until <= $3)
+                ORDER BY q.run_at, q.id LIMIT 1) AS due,
+            (SELECT COUNT(*) FROM queue q
+                WHERE q.kind = $1 AND q.org_id = orgs.org_id AND q.lease_until > $3 AND q.lease_owner = $2) AS running
+        FROM orgs WHERE org_id IS NOT NULL";
+    DUE_OF_ORG = "SELECT id FROM queue
+        WHERE kind = $1 AND org_id = $2 AND dead_at IS NULL AND run_at <= $3
+            AND (lease_until IS NULL OR lease_until <= $3)
+        ORDER BY run_at, id LIMIT 1";
     LEASE = "UPDATE queue SET attempt = attempt + 1, lease_owner = $2, lease_until = $3 WHERE id = $1
         RETURNING id, org_id, kind, payload, subject_id, attempt, lease_until";
     HOLDS = "SELECT id FROM queue WHERE id = $1 AND attempt = $2 AND dead_at IS NULL AND lease_until IS NOT NULL";
@@ -62,10 +92,10 @@ statements! {
         WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
     NEXT_DUE = "SELECT MIN(due) AS due FROM (
             SELECT due FROM (SELECT run_at AS due FROM queue
-                WHERE kind = $1 AND dead_at IS NULL AND lease_until IS NULL ORDER BY run_at, id LIMIT 1) AS waiting
+                WHERE kind = $1 AND dead_at IS NULL AND lease_until IS NULL AND run_at > $2 ORDER BY run_at, id LIMIT 1) AS waiting
             UNION ALL
             SELECT due FROM (SELECT lease_until AS due FROM queue
-                WHERE kind = $1 AND lease_until IS NOT NULL ORDER BY lease_until LIMIT 1) AS held
+                WHERE kind = $1 AND lease_until > $2 ORDER BY lease_until LIMIT 1) AS held
         ) AS waiting_or_held";
     REMOVE = "DELETE FROM queue WHERE kind = $1 AND subject_id = $2";
 }
@@ -103,20 +133,70 @@ pub async fn lease(
     let due = tx.all(due, args![now, limit, kind], |row| row.text("id")).await?;
     let mut leased = Vec::with_capacity(due.len());
     for id in due {
-        let item = tx
-            .one(LEASE, args![&id, owner, lease_until], |row| {
-                Ok(Leased {
-                    id: row.text("id")?,
-                    org_id: row.parse("org_id")?,
-                    kind: row.text("kind")?,
-                    payload: row.json("payload")?,
-                    subject_id: row.text("subject_id")?,
-                    attempt: row.small("attempt")?,
-                    lease_until: row.time("lease_until")?,
-                })
-            })
-            .await?;
-        leased.push(item);
+        leased.push(lease_one(tx, &id, owner, lease_until).await?);
+    }
+    Ok(leased)
+}
+
+async fn lease_one(tx: &mut Tx, id: &str, owner: &str, lease_until: Timestamp) -> Result<Leased, StoreError> {
+    tx.one(LEASE, args![id, owner, lease_until], |row| {
+        Ok(Leased {
+            id: row.text("id")?,
+            org_id: row.parse("org_id")?,
+            kind: row.text("kind")?,
+            payload: row.json("payload")?,
+            subject_id: row.text("subject_id")?,
+            attempt: row.small("attempt")?,
+            lease_until: row.time("lease_until")?,
+        })
+    })
+    .await
+}
+
+/// The orgs that have work of a kind which is due, in no order. Takes one step through an index for each org that has
+/// anything on the queue, however much that is.
+///
+/// # Errors
+/// Those of the database.
+pub async fn due_orgs(
+    s: &mut Session,
+    kind: &str,
+    owner: &str,
+    now: Timestamp,
+) -> Result<Vec<DueOrg>, StoreError> {
+    let orgs = s.all(DUE_ORGS, args![kind, owner, now], |row| {
+        let (org_id, running) = (row.parse("org_id")?, row.small("running")?);
+        Ok(row.opt_time("due")?.map(|due| DueOrg { org_id, due, running }))
+    });
+    Ok(orgs.await?.into_iter().flatten().collect())
+}
+
+/// Takes on up to `limit` pieces of work of a kind that are due and that nobody holds, and shares them out between
+/// `orgs`: each time the oldest of the org that has the least running, up to `per_org`. Of equal ones the org whose work
+/// has been due for longest is first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lease_fairly(
+    tx: &mut Tx,
+    kind: &str,
+    (owner, now, lease_until): (&str, Timestamp, Timestamp),
+    (limit, per_org): (u32, u32),
+    mut orgs: Vec<DueOrg>,
+) -> Result<Vec<Leased>, StoreError> {
+    let mut leased = Vec::new();
+    while leased.len() < limit as usize {
+        orgs.retain(|org| org.running < per_org);
+        let Some(next) = orgs.iter_mut().min_by_key(|org| (org.running, org.due)) else { break };
+        let due = tx.locking_unlocked(DUE_OF_ORG);
+        match tx.optional(due, args![kind, &next.org_id, now], |row| row.text("id")).await? {
+            Some(id) => {
+                leased.push(lease_one(tx, &id, owner, lease_until).await?);
+                next.running += 1;
+            }
+            // Nothing more of this org is due, or others are just taking it on.
+            None => next.running = u32::MAX,
+        }
     }
     Ok(leased)
 }
@@ -183,7 +263,19 @@ pub async fn bury(
 /// # Errors
 /// Those of the database.
 pub async fn next_due(s: &mut Session, kind: &str) -> Result<Option<Timestamp>, StoreError> {
-    s.one(NEXT_DUE, args![kind], |row| row.opt_time("due")).await
+    next_due_after(s, kind, Timestamp::from_micros(-1)).await
+}
+
+/// As [`next_due`], of what is due later than `after`.
+///
+/// # Errors
+/// Those of the database.
+pub async fn next_due_after(
+    s: &mut Session,
+    kind: &str,
+    after: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    s.one(NEXT_DUE, args![kind, after], |row| row.opt_time("due")).await
 }
 
 /// Takes a kind of work for a subject off the queue, whoever holds it; how many pieces that were.

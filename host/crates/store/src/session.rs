@@ -51,6 +51,11 @@ impl From<&String> for Arg {
         Self::Text(Some(value.clone()))
     }
 }
+impl From<&std::sync::Arc<str>> for Arg {
+    fn from(value: &std::sync::Arc<str>) -> Self {
+        Self::Text(Some(value.as_ref().to_owned()))
+    }
+}
 impl From<String> for Arg {
     fn from(value: String) -> Self {
         Self::Text(Some(value))
@@ -180,7 +185,7 @@ impl Session {
     }
 
     /// Whether PostgreSQL is behind: for the few places where the engines differ.
-    fn is_postgres(&self) -> bool {
+    pub(crate) fn is_postgres(&self) -> bool {
         matches!(self.0, Inner::Postgres(_) | Inner::PostgresTx(_))
     }
 

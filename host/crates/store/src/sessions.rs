@@ -50,8 +50,7 @@ statements! {
     ADVANCE = "UPDATE sessions SET generation = generation + 1, refreshed_at = $3
         WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND expires_at > $3";
     END = "UPDATE sessions SET ended_at = $3, end_reason = $2 WHERE id = $1 AND ended_at IS NULL";
-    END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $2 WHERE user_id = $1 AND ended_at IS NULL
-        AND id <> $4";
+    END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $2 WHERE user_id = $1 AND ended_at IS NULL";
     END_ALL = "UPDATE sessions SET ended_at = $2, end_reason = $1 WHERE ended_at IS NULL";
     PURGE = "DELETE FROM sessions WHERE expires_at <= $1";
 }
@@ -112,7 +111,7 @@ pub async fn end(
     Ok(s.execute(END, args![id, reason.as_str(), now]).await? > 0)
 }
 
-/// Ends all sessions of a user but one, if one is named; how many.
+/// Ends all sessions of a user; how many.
 ///
 /// # Errors
 /// Those of the database.
@@ -120,11 +119,9 @@ pub async fn end_of_user(
     s: &mut Session,
     user: &UserId,
     reason: EndReason,
-    except: Option<&SessionId>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let except = except.map_or("", SessionId::as_str);
-    s.execute(END_OF_USER, args![user, reason.as_str(), now, except]).await
+    s.execute(END_OF_USER, args![user, reason.as_str(), now]).await
 }
 
 /// Ends every session there is; how many.

@@ -193,7 +193,7 @@ async fn spawn(
     let mut command = Command::new(binary);
     clean(&mut command)
         .arg("serve")
-        .args(["--listen", "127.0.0.1:0", "--slots", "16"])
+        .args(["--listen", "127.0.0.1:0"])
         .arg("--data-dir")
         .arg(folder)
         .arg("--operator-key-file")
@@ -202,6 +202,7 @@ async fn spawn(
         .arg(&address_path)
         .args(&options.args)
         .env("RINGFENCE_LOG", "info")
+        .env("RINGFENCE_SLOTS", "16")
         // A test asks faster than people do. Those of the limits set them.
         .env("RINGFENCE_READS_PER_MINUTE", "1000000")
         .env("RINGFENCE_WRITES_PER_MINUTE", "1000000")

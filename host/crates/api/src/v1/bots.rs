@@ -1,14 +1,16 @@
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use ringfence_control::{
-    BotChanges, BotError, BotView, ComponentKind, InvocationView, InvokedBot, ListBots, LogLineView,
-    MissingGrant, NewBot,
+    BotChanges, BotError, BotView, ComponentKind, InvocationView, InvokedBot, ListBots, MissingGrant, NewBot,
 };
 use ringfence_model::{BotId, BotStatus, InvocationId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
@@ -28,8 +30,10 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .routes(routes!(invoke))
         .routes(routes!(invocations))
         .routes(routes!(invocation))
-        .routes(routes!(logs))
 }
+
+/// When to ask again for a place to follow from.
+const FOLLOW_RETRY: Duration = Duration::from_secs(10);
 
 impl From<BotError> for Problem {
     fn from(error: BotError) -> Self {
@@ -102,12 +106,35 @@ impl From<BotError> for Problem {
                 "What an oracle logged can be read once the submission has passed: it could show work that is not \
                  paid for.",
             ),
+            BotError::NotFollowable => Self::new(
+                StatusCode::CONFLICT,
+                "not_followable",
+                "This is an oracle. Its runs are not followed: what they logged can be read once a submission has passed.",
+            ),
+            BotError::TooManyFollowers { on_host: false } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_followers",
+                "Your org follows as much as it may at a time on this host. Close a stream that you need no more.",
+            )
+            .retry_after(FOLLOW_RETRY),
+            BotError::TooManyFollowers { on_host: true } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "followers_busy",
+                "As many follow on this host as it serves at a time. Try again later.",
+            )
+            .retry_after(FOLLOW_RETRY),
             BotError::Busy { retry_after } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "sandbox_busy",
                 "All instances are busy. Nothing ran; try again in a moment.",
             )
             .retry_after(retry_after),
+            // Read by nobody: the client has gone.
+            BotError::Cancelled => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cancelled",
+                "The call was cancelled before it began.",
+            ),
             BotError::Idempotency(error) => error.into(),
             BotError::Denied(denied) => denied.into(),
             BotError::Internal(error) => error.into(),
@@ -253,6 +280,10 @@ struct Invoke {
     /// What the bot is given: any JSON.
     #[schema(value_type = Value)]
     input: Box<RawValue>,
+    /// Whether to answer only when the record of the call is safe on disk. Otherwise the answer comes with the end of the
+    /// call, and a crash of the host in the moments after it may lose the record, never what the call has done.
+    #[serde(default)]
+    durable: bool,
 }
 
 /// Call a bot
@@ -275,7 +306,13 @@ async fn invoke(
     JsonBody(call): JsonBody<Invoke>,
 ) -> Result<Json<InvokedBot>, Problem> {
     let control = app.control.clone();
-    Ok(Json(detached(async move { control.invoke_bot(&caller, &id, &call.input).await }).await?))
+    let Invoke { input, durable } = call;
+    // Dropped with this future when the client hangs up: the guest is ended, and what is left goes on without the client.
+    let hung_up = CancellationToken::new();
+    let _client = hung_up.clone().drop_guard();
+    let call =
+        async move { control.invoke_bot(&caller, &id, &input, durable, hung_up.cancelled_owned()).await };
+    Ok(Json(detached(call).await?))
 }
 
 /// List a bot's calls
@@ -308,29 +345,4 @@ async fn invocation(
     PathOf((bot, id)): PathOf<(BotId, InvocationId)>,
 ) -> Result<Json<InvocationView>, Problem> {
     Ok(Json(app.control.invocation(&caller, &bot, &id).await?))
-}
-
-/// What a call logged.
-#[derive(Serialize, ToSchema)]
-struct Logs {
-    /// The lines, oldest first. A call's log limit bounds them.
-    lines: Vec<LogLineView>,
-}
-
-/// Read what a call logged
-///
-/// Standard output, standard error and structured lines. An oracle's are sealed until the submission has passed.
-#[utoipa::path(get, path = "/bots/{bot_id}/invocations/{invocation_id}/logs", tag = "bots", security(("token" = [])),
-    params(("bot_id" = String, Path, description = "`bot_…`"), ("invocation_id" = String, Path, description = "`inv_…`")),
-    responses(
-        (status = 200, body = Logs),
-            (status = 403, description = "`logs_sealed`", body = Problem),
-        (status = 404, description = "`bot_not_found`, `invocation_not_found`, `no_such_id`", body = Problem)
-))]
-async fn logs(
-    State(app): State<App>,
-    Authenticated(caller): Authenticated,
-    PathOf((bot, id)): PathOf<(BotId, InvocationId)>,
-) -> Result<Json<Logs>, Problem> {
-    Ok(Json(Logs { lines: app.control.invocation_logs(&caller, &bot, &id).await? }))
 }

@@ -8,9 +8,11 @@ mod components;
 mod jobs;
 mod keys;
 mod ledger;
+mod logs;
 mod policies;
 mod secrets;
 mod submissions;
+mod usage;
 mod users;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -23,6 +25,8 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(components::routes(config))
         .merge(bots::routes(config))
         .merge(secrets::routes(config))
+        .merge(logs::routes())
+        .merge(usage::routes())
         .merge(jobs::routes(config))
         .merge(submissions::routes())
         .merge(ledger::routes(config))

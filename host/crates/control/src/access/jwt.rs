@@ -1,6 +1,6 @@
 //! Access and refresh tokens: JWTs (RFC 7519) under HMAC-SHA-256, the only algorithm that this process knows.
 
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use signature::{Signer, Verifier};
 
 use super::LEASE;
+use super::lease::Renewed;
 use crate::Internal;
 use crate::secrets::{self, MasterKeys};
 
@@ -89,19 +90,9 @@ pub(crate) enum BadToken {
 }
 
 /// The keys that sign and verify. Read from the database, where they are sealed.
-pub(crate) struct SigningKeys {
-    held: RwLock<Held>,
-    renewing: tokio::sync::Mutex<()>,
-}
+pub(crate) struct SigningKeys(Renewed<Keys>);
 
-struct Held {
-    /// Oldest first: the last one signs.
-    keys: Keys,
-    read_at: Instant,
-    /// When reading them failed last: whoever has waited for that does not try it again at once.
-    failed_at: Option<Instant>,
-}
-
+/// Oldest first: the last one signs.
 type Keys = Arc<[Arc<SigningKey>]>;
 
 struct SigningKey {
@@ -114,8 +105,7 @@ impl SigningKeys {
     pub(crate) async fn load(store: &Store, master: &MasterKeys) -> Result<Self, Internal> {
         install_hmac();
         let read_at = Instant::now();
-        let held = RwLock::new(Held { keys: read(store, master).await?, read_at, failed_at: None });
-        Ok(Self { held, renewing: tokio::sync::Mutex::default() })
+        Ok(Self(Renewed::new(read(store, master).await?, read_at)))
     }
 
     /// Signs with the newest key.
@@ -144,10 +134,10 @@ impl SigningKeys {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Forged)?;
         let kid = header.kid.and_then(|kid| kid.parse::<SigningKeyId>().ok()).ok_or(BadToken::Forged)?;
-        let known = self.held().0.iter().any(|key| key.id == kid);
+        let known = self.0.held().iter().any(|key| key.id == kid);
         // Another host may have made a key that is not known just now. Whoever makes ids up asks the database no more often
         // than this; whoever forges the signature of a known one, not at all.
-        let mut keys = if known { self.held().0 } else { self.at_most(UNKNOWN, store, master).await? };
+        let mut keys = if known { self.0.held() } else { self.at_most(UNKNOWN, store, master).await? };
         let claims = claims_under(&keys, &kid, token, expected)?;
         if known {
             keys = self.at_most(LEASE, store, master).await?;
@@ -163,45 +153,15 @@ impl SigningKeys {
 
     /// The keys, as they were this long ago at most: within [`LEASE`], a key that was forgotten verifies nothing any more.
     async fn at_most(&self, age: Duration, store: &Store, master: &MasterKeys) -> Result<Keys, Internal> {
-        let (keys, read_at) = self.held();
-        if read_at.elapsed() < age {
-            return Ok(keys);
-        }
-        let asked_at = Instant::now();
-        let _one = self.renewing.lock().await;
-        let (keys, read_at) = self.held();
-        if read_at.elapsed() < age {
-            return Ok(keys);
-        }
-        if self.failed_at().is_some_and(|failed_at| failed_at >= asked_at) {
-            return Err(Internal::Unavailable);
-        }
-        let read_at = Instant::now();
-        let keys = match read(store, master).await {
+        let renew = async |keys| match read(store, master).await {
             // The master key was rotated and this host was not restarted: it goes on with the keys that it has.
             Err(error @ Internal::Secret(_)) => {
                 tracing::error!(%error, "the signing keys cannot be opened; restart this host with the new master key");
-                still_there(store, keys).await?
+                still_there(store, keys).await
             }
-            Err(error) => {
-                self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner).failed_at =
-                    Some(Instant::now());
-                return Err(error);
-            }
-            Ok(keys) => keys,
+            read => read,
         };
-        let mut held = self.held.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *held = Held { keys: Arc::clone(&keys), read_at, failed_at: None };
-        Ok(keys)
-    }
-
-    fn failed_at(&self) -> Option<Instant> {
-        self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).failed_at
-    }
-
-    fn held(&self) -> (Keys, Instant) {
-        let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (Arc::clone(&held.keys), held.read_at)
+        self.0.at_most(age, renew).await
     }
 }
 

@@ -234,8 +234,7 @@ impl Control {
     /// [`KeyError::NotFound`], also for another org's, unless the caller is an admin of the operators.
     pub async fn revoke_key(&self, caller: &Caller, id: &ApiKeyId) -> Result<(), KeyError> {
         let key = keys::get(&mut self.store.reader().await?, id).await?;
-        let key = key.filter(|key| key.org_id == *caller.org() || caller.is_platform());
-        let key = key.ok_or(KeyError::NotFound)?;
+        let key = key.filter(|key| caller.reaches(&key.org_id)).ok_or(KeyError::NotFound)?;
         key.agent_id.as_ref().map_or(Ok(()), |agent| own_agent(caller, agent))?;
         self.permit(caller, Action::KeysRevoke, resource(&key)).await?;
         let mut tx = self.store.begin().await?;
@@ -293,11 +292,16 @@ impl Control {
         }
         let (mut row, api_key) = fresh(&*self.clock, &*self.rng, &found.org_id);
         row.agent_id = Some(agent.clone());
+        // Nothing is to be had for longer than it was, and a key that ends makes none that outlives it.
+        let ends = old.iter().map(|key| key.expires_at).chain([caller.expires_at()]);
+        row.expires_at = ends.flatten().min();
+        let quotas = old.last().map_or(caller.quotas(), |last| Quotas {
+            reads_per_minute: last.reads_per_minute,
+            writes_per_minute: last.writes_per_minute,
+        });
+        (row.reads_per_minute, row.writes_per_minute) = (quotas.reads_per_minute, quotas.writes_per_minute);
         if let Some(last) = old.last() {
-            (row.name, row.scopes, row.expires_at) = (last.name.clone(), all_scopes(&old), earliest(&old));
-            // A key that ends makes none that outlives it.
-            row.expires_at = [row.expires_at, caller.expires_at()].into_iter().flatten().min();
-            (row.reads_per_minute, row.writes_per_minute) = (last.reads_per_minute, last.writes_per_minute);
+            (row.name, row.scopes) = (last.name.clone(), all_scopes(&old));
         }
         // A service key for few things must not come by an agent's key for all of them.
         if !row.scopes.iter().all(|scope| caller.has_scope(scope)) {
@@ -322,8 +326,7 @@ impl Control {
         limits: KeyLimits,
     ) -> Result<KeyView, KeyError> {
         let key = keys::get(&mut self.store.reader().await?, id).await?;
-        let key = key.filter(|key| key.org_id == *caller.org() || caller.is_platform());
-        let mut key = key.ok_or(KeyError::NotFound)?;
+        let mut key = key.filter(|key| caller.reaches(&key.org_id)).ok_or(KeyError::NotFound)?;
         self.permit(caller, Action::KeysLimit, resource(&key)).await?;
         Checks::of(&limits).done()?;
         (key.reads_per_minute, key.writes_per_minute) = (limits.reads_per_minute, limits.writes_per_minute);
@@ -355,11 +358,6 @@ fn all_scopes(keys: &[Key]) -> Vec<String> {
         scopes().into_iter().filter(|scope| held(scope)).collect()
     };
     held.into_iter().map(str::to_owned).collect()
-}
-
-/// When the first of some keys ends, so that nothing is to be had for longer than it was; never, if none does.
-fn earliest(keys: &[Key]) -> Option<Timestamp> {
-    keys.iter().filter_map(|key| key.expires_at).min()
 }
 
 /// A service key has a role, an agent's key does what agents may.

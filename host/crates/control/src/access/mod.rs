@@ -31,7 +31,7 @@ use crate::caller::{Identity, KeyBounds, Quotas};
 use crate::secrets::{self, MasterKeys};
 use crate::{Caller, Control, Denied, Internal, Origin};
 use jwt::{BadToken, SigningKeys, TokenType};
-use lease::Leased;
+pub(crate) use lease::{Leased, Renewed};
 use passwords::Passwords;
 
 /// How long a host may go by what it has read of a key, a session or the policies.
@@ -51,9 +51,23 @@ pub(crate) struct Access {
     pub(crate) audit_key: hmac::Key,
     signing: SigningKeys,
     passwords: Passwords,
-    keys: Leased<ApiKeyHash, Key>,
+    keys: Leased<ApiKeyHash, KnownKey>,
     sessions: Leased<SessionId, UserSession>,
     suspects: Arc<Semaphore>,
+}
+
+/// A key as callers are made of it, cheap to copy.
+#[derive(Clone)]
+struct KnownKey {
+    key: Arc<Key>,
+    scopes: Arc<[String]>,
+}
+
+impl KnownKey {
+    fn new(mut key: Key) -> Self {
+        let scopes = std::mem::take(&mut key.scopes).into();
+        Self { key: Arc::new(key), scopes }
+    }
 }
 
 /// Why a credential was not accepted.
@@ -177,21 +191,21 @@ impl Control {
         let found = self.access.keys.get(&hash, || async {
             let mut reader = self.store.reader().await?;
             let found = ringfence_store::keys::find(&mut reader, &hash).await?;
-            Ok::<_, Internal>(found.inspect(|key| self.note_use(key)))
+            Ok::<_, Internal>(found.inspect(|key| self.note_use(key)).map(KnownKey::new))
         });
-        let (key, read_at) = found.await?.ok_or(AuthenticationError::Unknown)?;
+        let (KnownKey { key, scopes }, read_at) = found.await?.ok_or(AuthenticationError::Unknown)?;
         if !counts(&key, self.clock.now()) {
             return Err(AuthenticationError::Unknown);
         }
         let (reads_per_minute, writes_per_minute) = (key.reads_per_minute, key.writes_per_minute);
         let quotas = Quotas { reads_per_minute, writes_per_minute };
-        let bounds = KeyBounds { scopes: key.scopes.into(), quotas, expires_at: key.expires_at };
-        let identity = match (key.agent_id, key.role) {
-            (Some(id), None) => Identity::Agent { id, key: key.id },
-            (None, Some(role)) => Identity::Service { key: key.id, role },
+        let bounds = KeyBounds { scopes, quotas, expires_at: key.expires_at };
+        let identity = match (&key.agent_id, key.role) {
+            (Some(id), None) => Identity::Agent { id: id.clone(), key: key.id.clone() },
+            (None, Some(role)) => Identity::Service { key: key.id.clone(), role },
             _ => return Err(Internal::Invariant("a key is neither an agent's nor a service key").into()),
         };
-        Ok(Caller::new(identity, key.org_id, Some(bounds), origin, read_at))
+        Ok(Caller::new(identity, key.org_id.clone(), Some(bounds), origin, read_at))
     }
 
     /// Whether a caller is still who it was. A request can take long between its head, which proves who asks, and its body,

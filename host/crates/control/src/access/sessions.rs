@@ -159,9 +159,13 @@ impl Control {
     }
 
     async fn try_log_in(&self, login: Login, origin: &Origin) -> Result<TokensView, SessionError> {
+        let email = super::users::canonical_email(&login.email);
+        // What cannot be an address is counted as well, but not under all of its characters.
+        let account: String = email.chars().filter(|c| !c.is_control()).take(254).collect();
+        self.limit(Counted::Account(&account), LimitGroup::Logins).await.map_err(SessionError::Limited)?;
         // Another login may have replaced the hash of the same password meanwhile. That happens once.
         for _ in 0..2 {
-            if let Some(tokens) = self.log_in_unless_rehashed(&login, origin).await? {
+            if let Some(tokens) = self.log_in_unless_rehashed(&account, &login.password, origin).await? {
                 return Ok(tokens);
             }
         }
@@ -171,19 +175,13 @@ impl Control {
     /// Logs in; nothing if the password's hash was replaced while the password was tested against it.
     async fn log_in_unless_rehashed(
         &self,
-        login: &Login,
+        account: &str,
+        password: &SecretString,
         origin: &Origin,
     ) -> Result<Option<TokensView>, SessionError> {
-        let email = super::users::canonical_email(&login.email);
-        // What cannot be an address is counted as well, but not under all of its characters.
-        let account: String = email.chars().filter(|c| !c.is_control()).take(254).collect();
-        self.limit(Counted::Account(&account), LimitGroup::Logins).await.map_err(SessionError::Limited)?;
-        let user = {
-            let mut reader = self.store.reader().await?;
-            users::by_email(&mut reader, &account).await?
-        };
+        let user = users::by_email(&mut self.store.reader().await?, account).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
-        let tested = self.access.passwords.test(&login.password, hash, &*self.rng).await?;
+        let tested = self.access.passwords.test(password, hash, &*self.rng).await?;
         let user = match user {
             Some(user) if tested != Tested::Wrong && user.disabled_at.is_none() => user,
             user => {
@@ -251,7 +249,7 @@ impl Control {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         if everywhere {
-            sessions::end_of_user(&mut tx, user, EndReason::Logout, None, now).await?;
+            sessions::end_of_user(&mut tx, user, EndReason::Logout, now).await?;
         } else {
             sessions::end(&mut tx, session, EndReason::Logout, now).await?;
         }
@@ -297,7 +295,7 @@ impl Control {
         (current.password_hash, current.updated_at) = (new_hash, now);
         users::update(&mut tx, &current).await?;
         self.confirm(&mut tx, caller).await?;
-        sessions::end_of_user(&mut tx, id, EndReason::Password, None, now).await?;
+        sessions::end_of_user(&mut tx, id, EndReason::Password, now).await?;
         let session = self.new_session(&current);
         sessions::insert(&mut tx, &session, now).await?;
         let detail = json!({ "changed": ["password"], "session": session.id });
@@ -321,18 +319,9 @@ impl Control {
 
     /// Writes down that somebody who has a token did not know the password.
     async fn record_failed_change(&self, caller: &Caller) {
-        self.record_alone(&Deed {
-            actor: caller.principal(),
-            credential: Some(caller.credential()),
-            org: caller.org(),
-            action: Action::AccountChange.name(),
-            resource: caller.principal(),
-            resource_org: caller.org(),
-            outcome: AuditOutcome::Failed,
-            origin: caller.origin(),
-            detail: json!({}),
-        })
-        .await;
+        let resource = Resource::Caller(caller);
+        let outcome = AuditOutcome::Failed;
+        self.record_alone(&Deed::of(caller, Action::AccountChange, &resource, outcome, json!({}))).await;
     }
 
     /// Who the caller is.
@@ -419,7 +408,7 @@ impl Control {
                 credential: Some(session.id.as_str()),
                 org: &session.org_id,
                 action,
-                resource: session.user_id.as_str(),
+                resource: session.user_id.as_str().into(),
                 resource_org: &session.org_id,
                 outcome,
                 origin,
@@ -438,7 +427,7 @@ impl Control {
             org,
             action: "sessions:login",
             // Not what was typed in: it may be a password.
-            resource: user.map_or("unknown account", |user| user.id.as_str()),
+            resource: user.map_or("unknown account", |user| user.id.as_str()).into(),
             resource_org: org,
             outcome: AuditOutcome::Failed,
             origin,

@@ -182,7 +182,7 @@ impl Control {
     /// [`UserError::MoreThanYours`] for a role above the caller's.
     pub async fn create_user(&self, caller: &Caller, new: NewUser) -> Result<UserView, UserError> {
         let org = new.org_id.clone().unwrap_or_else(|| caller.org().clone());
-        if org != *caller.org() && !caller.is_platform() {
+        if !caller.reaches(&org) {
             return Err(UserError::NoSuchOrg);
         }
         self.permit(caller, Action::UsersCreate, Resource::Org(&org)).await?;
@@ -259,7 +259,7 @@ impl Control {
         offset: u32,
     ) -> Result<Page<UserView>, UserError> {
         let org = org.unwrap_or_else(|| caller.org());
-        if org != caller.org() && !caller.is_platform() {
+        if !caller.reaches(org) {
             return Err(UserError::NoSuchOrg);
         }
         self.permit(caller, Action::UsersList, Resource::Org(org)).await?;
@@ -289,7 +289,6 @@ impl Control {
         let mut tx = self.store.begin().await?;
         let mut user = lock(&mut tx, &found).await?;
         self.confirm(&mut tx, caller).await?;
-        covered(caller, user.role)?;
         // Whoever sets a password can log in with it.
         covered(caller, user.role)?;
         covered(caller, changes.role.unwrap_or(user.role))?;
@@ -310,10 +309,10 @@ impl Control {
         if let Some(hash) = new_hash {
             user.password_hash = hash;
             changed.push("password");
-            sessions::end_of_user(&mut tx, id, EndReason::Password, None, now).await?;
+            sessions::end_of_user(&mut tx, id, EndReason::Password, now).await?;
         }
         if user.disabled_at.is_some() {
-            sessions::end_of_user(&mut tx, id, EndReason::Disabled, None, now).await?;
+            sessions::end_of_user(&mut tx, id, EndReason::Disabled, now).await?;
         }
         user.updated_at = now;
         if was_admin && !is_admin(&user) {
@@ -345,7 +344,7 @@ impl Control {
             keep_an_admin(&mut tx, &user.org_id).await?;
         }
         users::delete(&mut tx, id, now).await?;
-        sessions::end_of_user(&mut tx, id, EndReason::Disabled, None, now).await?;
+        sessions::end_of_user(&mut tx, id, EndReason::Disabled, now).await?;
         self.audit_end(&mut tx, caller, Action::UsersDelete, resource, json!({ "role": user.role })).await?;
         tx.commit().await?;
         self.in_force().await;
@@ -365,7 +364,7 @@ async fn insert_user(tx: &mut Tx, user: &User) -> Result<(), UserError> {
 
 /// The user, if the caller may know of it.
 fn visible(caller: &Caller, user: Option<User>) -> Result<User, UserError> {
-    user.filter(|user| user.org_id == *caller.org() || caller.is_platform()).ok_or(UserError::NotFound)
+    user.filter(|user| caller.reaches(&user.org_id)).ok_or(UserError::NotFound)
 }
 
 /// Nobody gives more than they have, not even where a policy of the operators lets others than admins make users.

@@ -5,6 +5,8 @@
 
 mod chain;
 
+use std::borrow::Cow;
+
 use ringfence_model::{OrgId, Timestamp};
 use ringfence_store::Tx;
 use ringfence_store::audit::{self, AuditFilter, Entry};
@@ -40,11 +42,34 @@ pub(crate) struct Deed<'a> {
     /// In whose log it goes.
     pub(crate) org: &'a OrgId,
     pub(crate) action: &'a str,
-    pub(crate) resource: &'a str,
+    pub(crate) resource: Cow<'a, str>,
     pub(crate) resource_org: &'a OrgId,
     pub(crate) outcome: AuditOutcome,
     pub(crate) origin: &'a Origin,
     pub(crate) detail: Value,
+}
+
+impl<'a> Deed<'a> {
+    /// What a caller has done or tried.
+    pub(crate) fn of(
+        caller: &'a Caller,
+        action: Action,
+        resource: &'a Resource<'_>,
+        outcome: AuditOutcome,
+        detail: Value,
+    ) -> Self {
+        Self {
+            actor: caller.principal(),
+            credential: Some(caller.credential()),
+            org: caller.org(),
+            action: action.name(),
+            resource: resource.id().into(),
+            resource_org: resource.org(),
+            outcome,
+            origin: caller.origin(),
+            detail,
+        }
+    }
 }
 
 /// Who acts where nobody has proved who it is.
@@ -146,8 +171,7 @@ impl Control {
     ) -> Result<(), Denied> {
         let head = audit::lock_head(tx, caller.org()).await.map_err(Internal::from)?;
         self.confirm(tx, caller).await?;
-        let id = resource.id();
-        let deed = by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail));
+        let deed = Deed::of(caller, action, &resource, AuditOutcome::Done, detail);
         Ok(self.append(tx, &deed, head).await?)
     }
 
@@ -161,8 +185,7 @@ impl Control {
         resource: Resource<'_>,
         detail: Value,
     ) -> Result<(), Internal> {
-        let id = resource.id();
-        self.record(tx, &by(caller, action.name(), &id, resource.org(), (AuditOutcome::Done, detail))).await
+        self.record(tx, &Deed::of(caller, action, &resource, AuditOutcome::Done, detail)).await
     }
 
     /// Writes down what a caller was not let do, in a transaction of its own.
@@ -174,14 +197,7 @@ impl Control {
         why: &Denied,
     ) {
         let detail = json!({ "why": why.to_string() });
-        self.record_alone(&by(
-            caller,
-            action.name(),
-            &resource.id(),
-            resource.org(),
-            (AuditOutcome::Denied, detail),
-        ))
-        .await;
+        self.record_alone(&Deed::of(caller, action, resource, AuditOutcome::Denied, detail)).await;
     }
 
     /// Writes down what was done from the host's command line.
@@ -198,7 +214,7 @@ impl Control {
             credential: None,
             org: &platform,
             action,
-            resource,
+            resource: resource.into(),
             resource_org: &platform,
             outcome: AuditOutcome::Done,
             origin: &origin,
@@ -233,7 +249,7 @@ impl Control {
             actor: deed.actor.to_owned(),
             credential: deed.credential.map(str::to_owned),
             action: deed.action.to_owned(),
-            resource: deed.resource.to_owned(),
+            resource: deed.resource.to_string(),
             resource_org_id: deed.resource_org.clone(),
             outcome: deed.outcome.as_str().to_owned(),
             request_id: deed.origin.request_id.clone(),
@@ -256,7 +272,7 @@ impl Control {
         list: &ListAudit,
     ) -> Result<Vec<AuditEntryView>, AuditError> {
         let org = list.org_id.as_ref().unwrap_or_else(|| caller.org());
-        if org != caller.org() && !caller.is_platform() {
+        if !caller.reaches(org) {
             return Err(AuditError::NoSuchOrg);
         }
         self.permit(caller, Action::AuditRead, Resource::Org(org)).await?;
@@ -271,39 +287,11 @@ impl Control {
         };
         let mut reader = self.store.reader().await?;
         let entries = audit::list(&mut reader, org, &filter, list.limit).await?;
-        // Whose an agent or a job is, is nobody's business but the org's own.
-        let shown = |entry: &Entry| caller.is_platform() || entry.resource_org_id == *org;
-        let view = |entry: Entry| view(AuditEntry { shows_org: shown(&entry), entry });
-        Ok(entries.into_iter().map(view).collect::<Result<_, _>>()?)
+        Ok(entries.into_iter().map(|entry| view(caller, entry)).collect::<Result<_, _>>()?)
     }
 }
 
-fn by<'a>(
-    caller: &'a Caller,
-    action: &'a str,
-    resource: &'a str,
-    resource_org: &'a OrgId,
-    (outcome, detail): (AuditOutcome, Value),
-) -> Deed<'a> {
-    Deed {
-        actor: caller.principal(),
-        credential: Some(caller.credential()),
-        org: caller.org(),
-        action,
-        resource,
-        resource_org,
-        outcome,
-        origin: caller.origin(),
-        detail,
-    }
-}
-
-struct AuditEntry {
-    entry: Entry,
-    shows_org: bool,
-}
-
-fn view(AuditEntry { entry, shows_org }: AuditEntry) -> Result<AuditEntryView, Internal> {
+fn view(caller: &Caller, entry: Entry) -> Result<AuditEntryView, Internal> {
     Ok(AuditEntryView {
         seq: entry.seq,
         at: entry.at,
@@ -311,7 +299,8 @@ fn view(AuditEntry { entry, shows_org }: AuditEntry) -> Result<AuditEntryView, I
         credential: entry.credential,
         action: entry.action,
         resource: entry.resource,
-        resource_org_id: Some(entry.resource_org_id).filter(|_| shows_org),
+        // Whose an agent or a job is, is nobody's business but the org's own.
+        resource_org_id: Some(entry.resource_org_id).filter(|org| caller.reaches(org)),
         outcome: entry.outcome,
         request_id: entry.request_id,
         address: entry.address,

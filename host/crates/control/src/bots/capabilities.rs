@@ -6,15 +6,12 @@ use ringfence_model::OrgId;
 use ringfence_runtime::Capabilities;
 
 use super::BotView;
+use crate::Control;
 use crate::kv::BotKv;
-use crate::{Control, Internal};
 
 impl Control {
-    /// The host's side of a bot's grants.
-    ///
-    /// # Errors
-    /// If its secrets cannot be read.
-    pub(super) async fn capabilities(&self, org: &OrgId, bot: &BotView) -> Result<Capabilities, Internal> {
+    /// The host's side of a bot's grants, but for its secrets.
+    pub(super) fn capabilities(&self, org: &OrgId, bot: &BotView) -> Capabilities {
         let kv = bot.grants.kv.as_ref().map(|grant| {
             Arc::new(BotKv {
                 store: self.store.clone(),
@@ -24,11 +21,8 @@ impl Control {
                 quota_bytes: grant.quota_bytes,
             }) as Arc<dyn ringfence_runtime::KvStore>
         });
-        let names = &bot.grants.secrets;
-        let secrets = match names.is_empty() {
-            true => None,
-            false => Some(self.granted_secrets(org, &bot.bot_id, names).await?),
-        };
-        Ok(Capabilities { config: bot.config.clone(), kv, secrets })
+        let directories = self.directories(&bot.bot_id, &bot.grants.directories);
+        // Its secrets are read for each call: they lie in memory no longer than they are needed.
+        Capabilities { config: bot.config.clone(), kv, directories, secrets: None }
     }
 }

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{BotId, BotStatus, InvocationId, Sha256, SubmissionStatus, Timestamp};
-use ringfence_runtime::{BotCall, CallError, LogLine, Runtime, Usage};
-use ringfence_store::components::ComponentKind;
+use ringfence_model::{BotId, InvocationId, Sha256, SubmissionStatus, Timestamp};
+use ringfence_runtime::{BotCall, CallError, LogLine, Usage};
+use ringfence_store::records::Record;
 use ringfence_store::{Session, invocations, submissions};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::from_row;
-use crate::policy::Action;
+use super::logs::{LogFilter, kept_lines};
+use crate::error::Checks;
+use crate::policy::{Action, Resource};
 use crate::{BotError, Caller, Control, Internal, Page};
+
+/// When to try again while the database does not keep up with recording calls.
+const RECORDER_RETRY: Duration = Duration::from_secs(1);
 
 /// What one call used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -113,63 +117,69 @@ pub struct LogLineView {
 }
 
 impl Control {
-    /// Calls a bot once. Whatever the guest does, the answer says how it ended and what it used.
+    /// Calls a bot once. Whatever the guest does, the answer says how it ended and what it used. It waits until the call
+    /// is written down only if that is to be `durable`: else a crash of the host in the moments after it may lose the
+    /// record of the call, not what the call has done. When `cancelled` is ready the guest is ended; that is recorded too.
     ///
     /// # Errors
-    /// [`BotError::Busy`] if no instance becomes free in time.
+    /// [`BotError::Cancelled`] if the guest had not begun by then; [`BotError::Busy`] if no instance becomes free in time, or the database does not keep up with recording calls.
     pub async fn invoke_bot(
         &self,
         caller: &Caller,
         id: &BotId,
         input: &RawValue,
+        durable: bool,
+        cancelled: impl Future<Output = ()> + Send,
     ) -> Result<InvokedBot, BotError> {
-        let bot = from_row(self.own_bot(caller, id, Action::BotsInvoke).await?)?;
-        if bot.status == BotStatus::Terminated {
-            return Err(BotError::Terminated);
-        }
-        if bot.kind == ComponentKind::Oracle {
-            return Err(BotError::NotCallable);
-        }
+        let bot = self.deployed(id).await?.filter(|bot| bot.row.org_id == *caller.org());
+        let bot = bot.ok_or(BotError::NotFound)?;
+        self.permit(caller, Action::BotsInvoke, Resource::Bot(&bot.row)).await?;
+        bot.check()?;
+        let place =
+            self.recorder.place().await.map_err(|_| BotError::Busy { retry_after: RECORDER_RETRY })?;
+        let capabilities = self.with_secrets(&bot).await?;
         let invocation_id = InvocationId::new(&*self.clock, &*self.rng);
         let started_at = self.clock.now();
+        let followed = self.live.begin(&bot.row.id, &invocation_id, started_at);
         let call = BotCall {
-            digest: bot.component,
+            digest: bot.row.component_digest,
             invocation_id: invocation_id.to_string(),
             input: input.get().to_owned(),
             limits: bot.limits.clone(),
-            capabilities: Arc::new(self.capabilities(caller.org(), &bot).await?),
-            tenant: caller.org().as_str().into(),
+            capabilities,
+            tenant: Arc::clone(&bot.tenant),
+            logs: followed.options(bot.min_level),
         };
-        let called = self.runtime.call_bot(call).await.map_err(|error| match error {
+        let called = self.runtime.call_bot_until(call, cancelled).await.map_err(|error| match error {
             CallError::Busy { retry_after_ms } => {
                 BotError::Busy { retry_after: Duration::from_millis(retry_after_ms) }
             }
+            CallError::Cancelled => BotError::Cancelled,
             other => BotError::Internal(Internal::Sandbox(other.to_string())),
         })?;
 
         let output = called.output.map(RawValue::from_string).transpose().map_err(Internal::from)?;
         let failure = called.failure;
-        let row = invocations::Invocation {
+        let call = invocations::Invocation {
             id: invocation_id,
-            org_id: caller.org().clone(),
-            bot_id: bot.bot_id,
-            bot_version: bot.version,
-            component_digest: bot.component,
+            org_id: bot.row.org_id.clone(),
+            bot_id: bot.row.id.clone(),
+            bot_version: bot.row.version,
+            component_digest: bot.row.component_digest,
             submission_id: None,
             outcome: called.outcome.as_str().to_owned(),
             detail: failure.as_ref().map(|failure| failure.message.clone()).or(called.detail),
             input_digest: Sha256::of(input.get().as_bytes()),
             output_digest: output.as_ref().map(|output| Sha256::of(output.get().as_bytes())),
-            limits: serde_json::to_value(&bot.limits).map_err(Internal::from)?,
-            engine: Runtime::engine_version().to_owned(),
+            limits: Arc::clone(&bot.limits_json),
+            engine: Arc::clone(&bot.engine),
             usage: usage_row(&called.usage),
             started_at,
         };
-        let mut tx = self.store.begin().await?;
-        invocations::insert(&mut tx, &row, &lines_row(&called.logs)?).await?;
-        tx.commit().await?;
-        let failure_code = failure.map(|failure| failure.code);
-        Ok(InvokedBot { invocation: row.into(), output, failure_code })
+        let invocation = InvocationView::from(call.clone());
+        self.recorder.record(place, Record { call, lines: lines_text(called.logs)? }, durable).await;
+        followed.end(Some(called.outcome.as_str()));
+        Ok(InvokedBot { invocation, output, failure_code: failure.map(|failure| failure.code) })
     }
 
     /// The calls of a bot, newest first.
@@ -184,6 +194,7 @@ impl Control {
         offset: u32,
     ) -> Result<Page<InvocationView>, BotError> {
         self.own_bot(caller, id, Action::InvocationsRead).await?;
+        self.recorder.settled().await;
         let mut reader = self.store.reader().await?;
         let page = invocations::list(&mut reader, id, limit, offset).await?;
         let mut items = Vec::with_capacity(page.items.len());
@@ -204,6 +215,7 @@ impl Control {
         id: &InvocationId,
     ) -> Result<InvocationView, BotError> {
         self.own_bot(caller, bot, Action::InvocationsRead).await?;
+        self.recorder.settled().await;
         let mut reader = self.store.reader().await?;
         let call = invocation_of(&mut reader, bot, id).await?;
         open_or_sealed(&mut reader, call).await
@@ -219,15 +231,21 @@ impl Control {
         caller: &Caller,
         bot: &BotId,
         id: &InvocationId,
+        filter: &LogFilter,
     ) -> Result<Vec<LogLineView>, BotError> {
         self.own_bot(caller, bot, Action::InvocationsRead).await?;
+        let mut checks = Checks::default();
+        filter.check(&mut checks);
+        checks.done()?;
+        self.recorder.settled().await;
         let mut reader = self.store.reader().await?;
         let invocation = invocation_of(&mut reader, bot, id).await?;
         if sealed(&mut reader, &invocation).await? {
             return Err(BotError::Sealed);
         }
-        let lines = invocations::logs(&mut reader, id).await?;
-        Ok(lines.map(serde_json::from_value).transpose().map_err(Internal::from)?.unwrap_or_default())
+        let mut lines = kept_lines(&mut reader, id).await?;
+        lines.retain(|line| filter.admits(line));
+        Ok(lines)
     }
 }
 
@@ -283,18 +301,25 @@ pub(crate) fn usage_row(usage: &Usage) -> invocations::Usage {
     }
 }
 
-pub(crate) fn lines_row(lines: &[LogLine]) -> Result<serde_json::Value, Internal> {
-    let lines: Vec<LogLineView> = lines
-        .iter()
-        .map(|line| LogLineView {
+/// The lines as they are kept, a JSON array, if there are any.
+pub(crate) fn lines_text(lines: Vec<LogLine>) -> Result<Option<String>, Internal> {
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    let lines: Vec<LogLineView> = lines.into_iter().map(LogLineView::from).collect();
+    Ok(Some(serde_json::to_string(&lines)?))
+}
+
+impl From<LogLine> for LogLineView {
+    fn from(line: LogLine) -> Self {
+        Self {
             at_us: line.at_us,
             stream: line.stream.as_str().to_owned(),
             level: line.level.as_str().to_owned(),
-            message: line.message.clone(),
-            fields: line.fields.iter().cloned().collect(),
-        })
-        .collect();
-    Ok(serde_json::to_value(lines)?)
+            message: line.message,
+            fields: line.fields.into_iter().collect(),
+        }
+    }
 }
 
 impl From<invocations::Usage> for UsageView {
@@ -328,7 +353,7 @@ impl From<invocations::Invocation> for InvocationView {
             detail: row.detail,
             input_digest: Some(row.input_digest),
             output_digest: row.output_digest,
-            engine: row.engine,
+            engine: row.engine.to_string(),
             usage: Some(row.usage.into()),
             started_at: row.started_at,
         }

@@ -1,11 +1,18 @@
 //! Bots and oracles: named, versioned deployments of components; calls to them and what these left.
 
 mod capabilities;
+mod cursor;
+mod deployed;
+mod directories;
+mod follow;
 mod invocations;
+mod logs;
 mod secrets;
+mod sending;
 mod types;
 
 use ringfence_model::{BotId, BotStatus};
+use ringfence_runtime::Level;
 use ringfence_store::bots::{self, Bot, BotFilter};
 use ringfence_store::components::{self, Component, ComponentKind};
 use serde_json::json;
@@ -14,10 +21,14 @@ use crate::error::Checks;
 use crate::policy::{Action, Resource};
 use crate::{Answer, Caller, Control, Idempotency, Internal, Page};
 
+pub(crate) use deployed::{Deployed, KEPT};
+pub use directories::{DirectoryAccess, DirectoryGrant};
+pub use follow::{FollowEvent, FollowLogs, MAX_FOLLOW};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
-pub(crate) use invocations::{lines_row, usage_row};
+pub(crate) use invocations::{lines_text, usage_row};
+pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
 pub use secrets::{NewSecret, SecretView};
-pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, MissingGrant, NewBot};
+pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, LogPolicy, MissingGrant, NewBot};
 
 impl Control {
     /// Deploys a component under a name.
@@ -53,6 +64,7 @@ impl Control {
             config: new.config,
             grants: new.grants,
             limits: new.limits,
+            logs: new.logs,
             status: BotStatus::Running,
             created_at: now,
             updated_at: now,
@@ -87,7 +99,7 @@ impl Control {
         Ok(Page { items, total: page.total })
     }
 
-    /// Changes a bot. Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
+    /// Changes a bot. Calls that have begun go on with what was, those that begin after the answer see the change; jobs that were funded keep the oracle that they had.
     ///
     /// # Errors
     /// As [`Self::create_bot`], and [`BotError::Changed`] if two changes met.
@@ -126,6 +138,9 @@ impl Control {
         if let Some(limits) = changes.limits {
             view.limits = limits;
         }
+        if let Some(logs) = changes.logs {
+            view.logs = logs;
+        }
         let component = components::get(&mut tx, caller.org(), &view.component).await?;
         let component = component.ok_or(BotError::NoSuchComponent)?;
         let message = format!("must be a component of the same kind: {}", kind.as_str());
@@ -139,10 +154,12 @@ impl Control {
         }
         self.audit(&mut tx, caller, Action::BotsUpdate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
+        self.deployment_in_force().await;
         Ok(view)
     }
 
-    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its secrets are gone.
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes and its secrets
+    /// are removed.
     ///
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
@@ -157,6 +174,8 @@ impl Control {
         self.audit(&mut tx, caller, Action::BotsDelete, Resource::Bot(&bot), json!({ "name": bot.name }))
             .await?;
         tx.commit().await?;
+        self.deployment_in_force().await;
+        self.remove_volumes(id).await;
         Ok(())
     }
 
@@ -180,6 +199,21 @@ impl Control {
             "grants.secrets",
             "an oracle judges without secrets: it must give the same verdict every time",
         );
+        checks.require(
+            bot.logs.min_level.is_none() || bot.kind == ComponentKind::Bot,
+            "logs.min_level",
+            "cannot be set for an oracle: whoever paid for a verdict can read all that led to it",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || bot.kind == ComponentKind::Bot,
+            "grants.directories",
+            "an oracle judges without directories: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
+            "grants.directories",
+            "this host has no folder for volumes",
+        );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());
         }
@@ -197,6 +231,7 @@ fn deployed(bot: &Bot) -> serde_json::Value {
         "component": bot.component_digest,
         "grants": bot.grants,
         "limits": bot.limits,
+        "logs": { "keep_days": bot.log_keep_days, "min_level": bot.log_min_level },
     })
 }
 
@@ -212,6 +247,8 @@ fn to_row(caller: &Caller, view: &BotView) -> Result<Bot, Internal> {
         config: view.config.clone(),
         grants: serde_json::to_value(&view.grants)?,
         limits: serde_json::to_value(&view.limits)?,
+        log_keep_days: view.logs.keep_days,
+        log_min_level: view.logs.min_level.map(|level| level.as_str().to_owned()),
         status: view.status,
         created_at: view.created_at,
         updated_at: view.updated_at,
@@ -229,6 +266,12 @@ fn from_row(bot: Bot) -> Result<BotView, BotError> {
         config: bot.config,
         grants: serde_json::from_value(bot.grants).map_err(Internal::from)?,
         limits: serde_json::from_value(bot.limits).map_err(Internal::from)?,
+        logs: LogPolicy {
+            keep_days: bot.log_keep_days,
+            min_level: bot
+                .log_min_level
+                .and_then(|name| Level::ALL.into_iter().find(|level| level.as_str() == name)),
+        },
         status: bot.status,
         created_at: bot.created_at,
         updated_at: bot.updated_at,

@@ -1,9 +1,10 @@
 //! The secrets of a bot: set by its owner, read by its guest where granted, shown to nobody.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ringfence_model::{BotId, BotStatus, OrgId, Timestamp};
-use ringfence_runtime::Secrets;
+use ringfence_runtime::{Capabilities, Secrets};
 use ringfence_store::bots;
 use ringfence_store::components::ComponentKind;
 use ringfence_store::secrets as store;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::Deployed;
 use crate::error::{Checks, rules};
 use crate::policy::{Action, Resource};
 use crate::{BotError, Caller, Control, Internal, secrets};
@@ -136,9 +138,18 @@ impl Control {
         Ok(())
     }
 
+    /// What a bot was granted, with its secrets as they are now.
+    pub(super) async fn with_secrets(&self, bot: &Deployed) -> Result<Arc<Capabilities>, Internal> {
+        if bot.secrets.is_empty() {
+            return Ok(Arc::clone(&bot.capabilities));
+        }
+        let secrets = self.granted_secrets(&bot.row.org_id, &bot.row.id, &bot.secrets).await?;
+        Ok(Arc::new(Capabilities { secrets: Some(secrets), ..Capabilities::clone(&bot.capabilities) }))
+    }
+
     /// The secrets of these names, for the guest. One that cannot be opened is missing, and said in the log: the calls
     /// that do without it go on.
-    pub(super) async fn granted_secrets(
+    async fn granted_secrets(
         &self,
         org: &OrgId,
         bot: &BotId,

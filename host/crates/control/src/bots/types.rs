@@ -1,13 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
-use ringfence_runtime::Limits;
+use ringfence_runtime::{Level, Limits};
 use ringfence_store::StoreError;
 use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::directories::{self, DirectoryGrant};
 use super::secrets::{MAX_SECRETS, NAMES, is_name};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
@@ -25,6 +26,11 @@ pub struct Grants {
     #[garde(custom(secret_names))]
     #[schema(max_items = 50)]
     pub secrets: BTreeSet<String>,
+    /// Directories, up to 8, none inside another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[garde(dive, custom(directories::apart))]
+    #[schema(max_items = 8)]
+    pub directories: Vec<DirectoryGrant>,
 }
 
 fn secret_names(names: &BTreeSet<String>, (): &()) -> garde::Result {
@@ -71,6 +77,23 @@ pub struct KvGrant {
     pub quota_bytes: u64,
 }
 
+/// What becomes of the lines that calls write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct LogPolicy {
+    /// For how many days they are kept, 1 to 3,650, if that is less than the host keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(range(min = 1, max = 3650)))]
+    #[schema(minimum = 1, maximum = 3650)]
+    pub keep_days: Option<u32>,
+    /// Lines below this level count against the limit and are not kept: `trace`, `debug`, `info`, `warn` or `error`. For
+    /// bots alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "info")]
+    pub min_level: Option<Level>,
+}
+
 /// A deployment.
 #[derive(Debug, Clone, Deserialize, ToSchema, garde::Validate)]
 #[serde(deny_unknown_fields)]
@@ -106,6 +129,10 @@ pub struct NewBot {
     #[garde(skip)]
     #[schema(value_type = Object, example = json!({"fuel": 1_000_000_000u64, "wall_time_ms": 10_000, "memory_bytes": 134_217_728}))]
     pub limits: Limits,
+    /// What becomes of the lines that its calls write.
+    #[serde(default)]
+    #[garde(dive)]
+    pub logs: LogPolicy,
 }
 
 /// Changes to a bot. What is absent stays; what is present replaces all of what was there.
@@ -134,9 +161,12 @@ pub struct BotChanges {
     #[garde(skip)]
     #[schema(value_type = Option<Object>)]
     pub limits: Option<Limits>,
+    /// What becomes of the lines from now on; of those that are there, how long they stay.
+    #[garde(dive)]
+    pub logs: Option<LogPolicy>,
 }
 
-fn bot_name(name: &str, (): &()) -> garde::Result {
+pub(super) fn bot_name(name: &str, (): &()) -> garde::Result {
     let holds = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
@@ -180,6 +210,9 @@ pub struct BotView {
     /// What each call may use.
     #[schema(value_type = Object)]
     pub limits: Limits,
+    /// What becomes of the lines that its calls write.
+    #[serde(default)]
+    pub logs: LogPolicy,
     /// `running` or `terminated`.
     #[schema(value_type = String)]
     pub status: BotStatus,
@@ -248,6 +281,18 @@ pub enum BotError {
     /// What an oracle logged while judging, before a submission has passed.
     #[error("what an oracle logged can be read once the submission has passed")]
     Sealed,
+    /// The caller does not want the answer any more.
+    #[error("the call was cancelled before it began")]
+    Cancelled,
+    /// An oracle's runs are not followed.
+    #[error("an oracle cannot be followed")]
+    NotFollowable,
+    /// There is no place for one more follower.
+    #[error("there are too many followers")]
+    TooManyFollowers {
+        /// On this host, and not of the caller's org.
+        on_host: bool,
+    },
     /// All instances are busy.
     #[error("all instances are busy")]
     Busy {

@@ -1,6 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cedar_policy::{
     ActionConstraint, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
@@ -33,10 +34,27 @@ struct Slice {
     action: EntityUid,
     policies: PolicySet,
     entities: Vec<Entity>,
+    /// Where the matrix alone decides: what it has said so far.
+    said: Option<Mutex<HashMap<MatrixQuestion, Verdict>>>,
+}
+
+/// All that the matrix looks at, unless an action is for oneself: see [`base_policies`].
+#[derive(PartialEq, Eq, Hash)]
+struct MatrixQuestion {
+    role: &'static str,
+    is_platform: bool,
+    own_org: bool,
+}
+
+impl MatrixQuestion {
+    fn of(Principal(caller): &Principal<'_>, resource: &Resource<'_>) -> Self {
+        let own_org = caller.org() == resource.org();
+        Self { role: caller.role_name(), is_platform: caller.is_platform(), own_org }
+    }
 }
 
 /// What the engine says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Allowed,
     /// By the matrix.
@@ -86,6 +104,27 @@ impl Engine {
             return Ok(Verdict::Forbidden("(one that is not valid any more)".to_owned()));
         }
         let slice = self.slices.get(&action).ok_or(Internal::Invariant("an action has no policies"))?;
+        let Some(said) = &slice.said else {
+            return self.ask(slice, (principal, address), action, resource, now);
+        };
+        let question = MatrixQuestion::of(principal, resource);
+        if let Some(verdict) = held(said).get(&question) {
+            return Ok(verdict.clone());
+        }
+        let verdict = self.ask(slice, (principal, address), action, resource, now)?;
+        held(said).insert(question, verdict.clone());
+        Ok(verdict)
+    }
+
+    /// Asks Cedar.
+    fn ask(
+        &self,
+        slice: &Slice,
+        (principal, address): (&Principal<'_>, Option<IpAddr>),
+        action: Action,
+        resource: &Resource<'_>,
+        now: Timestamp,
+    ) -> Result<Verdict, Internal> {
         let (caller, target) = (principal.entity()?, resource.entity()?);
         let (caller_id, target_id) = (caller.uid(), target.uid());
         let same = caller_id == target_id;
@@ -139,6 +178,7 @@ fn slice(action: Action, custom: &[Policy]) -> Result<Slice, BadPolicy> {
     let broken = |error: &dyn std::error::Error| BadPolicy(format!("the matrix: {}", explained(error)));
     let mut policies = PolicySet::from_str(&base_policies(action)).map_err(|error| broken(&error))?;
     let (uid, group) = (action_uid(action.name()), action_uid(action.group()));
+    let mut matrix_alone = !action.of_itself() && !of_ones_account(action);
     // The operators can always take back what they forbade.
     if !mends_policies(action) {
         for policy in custom {
@@ -148,6 +188,7 @@ fn slice(action: Action, custom: &[Policy]) -> Result<Slice, BadPolicy> {
                 ActionConstraint::In(named) => named.contains(&uid) || named.contains(&group),
             };
             if concerns {
+                matrix_alone = false;
                 policies.add(policy.clone()).map_err(|error| broken(&error))?;
             }
         }
@@ -156,11 +197,20 @@ fn slice(action: Action, custom: &[Policy]) -> Result<Slice, BadPolicy> {
         Entity::new_no_attrs(uid.clone(), HashSet::from([group.clone()])),
         Entity::new_no_attrs(group, HashSet::new()),
     ];
-    Ok(Slice { action: uid, policies, entities })
+    Ok(Slice { action: uid, policies, entities, said: matrix_alone.then(Mutex::default) })
 }
 
 const fn mends_policies(action: Action) -> bool {
     matches!(action, Action::PoliciesRead | Action::PoliciesWrite)
+}
+
+/// Whether an action is for oneself alone.
+const fn of_ones_account(action: Action) -> bool {
+    matches!(action, Action::AccountRead | Action::AccountChange)
+}
+
+fn held(said: &Mutex<HashMap<MatrixQuestion, Verdict>>) -> MutexGuard<'_, HashMap<MatrixQuestion, Verdict>> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The matrix's row as policies: who may, and the fence between orgs, which no other policy can open, for `forbid` wins.
@@ -185,7 +235,7 @@ fn base_policies(action: Action) -> String {
              (resource is Ringfence::Key && resource.owner == principal) }};\n"
         ));
     }
-    if matches!(action, Action::AccountRead | Action::AccountChange) {
+    if of_ones_account(action) {
         text.push_str(&format!("forbid (principal, {head}) unless {{ resource == principal }};\n"));
     }
     text

@@ -98,6 +98,11 @@ permissions! {
     /// Read the calls of a bot and their logs.
     InvocationsRead   "invocations:read"     [admin operator user viewer agent]  Own      "bots:read"        [Bot];
 
+    /// Read what the org's calls used.
+    UsageRead         "usage:read"           [admin operator user viewer agent]  Own      "usage:read"       [Org];
+    /// Read what the calls of every org used.
+    UsageReadAll      "usage:read-all"       [admin operator]                    Platform "usage:read"       [Org];
+
     /// Post a job.
     JobsCreate        "jobs:create"          [agent]                             Own      "jobs:write"       [Org];
     /// Move a job's price into escrow.

@@ -8,7 +8,7 @@ mod entities;
 mod matrix;
 mod rules;
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ringfence_store::{Store, policies};
@@ -21,7 +21,7 @@ pub(crate) use matrix::{ALL_SCOPES, scopes};
 pub use matrix::{Action, Permission, Reach, markdown as permission_table};
 pub use rules::{NewPolicy, PolicyChanges, PolicyError, PolicyView};
 
-use crate::access::LEASE;
+use crate::access::{LEASE, Renewed};
 use crate::{Caller, Control, Internal};
 
 /// The Cedar schema that policies are validated against.
@@ -68,11 +68,7 @@ pub enum Denied {
 }
 
 /// The engine that is in force. A change of the policies makes a new one; requests never wait for that.
-pub(crate) struct Policies {
-    engine: RwLock<(Arc<Engine>, Instant)>,
-    /// Held by whoever looks for changes; in it, when that failed last.
-    renewing: tokio::sync::Mutex<Option<Instant>>,
-}
+pub(crate) struct Policies(Renewed<Arc<Engine>>);
 
 impl Policies {
     /// Reads the policies.
@@ -81,55 +77,17 @@ impl Policies {
     /// If they cannot be read.
     pub(crate) async fn load(store: &Store) -> Result<Self, Internal> {
         let read_at = Instant::now();
-        let engine = read(store).await?;
-        Ok(Self { engine: RwLock::new((Arc::new(engine), read_at)), renewing: tokio::sync::Mutex::default() })
+        Ok(Self(Renewed::new(Arc::new(read(store).await?), read_at)))
     }
 
     /// The engine in force, which is at most [`LEASE`] old.
     async fn current(&self, store: &Store) -> Result<Arc<Engine>, Internal> {
-        let (engine, read_at) = self.engine();
-        if read_at.elapsed() < LEASE {
-            return Ok(engine);
-        }
-        // One request looks; the others wait for what it finds.
-        let asked_at = Instant::now();
-        let mut failed_at = self.renewing.lock().await;
-        let (engine, read_at) = self.engine();
-        if read_at.elapsed() < LEASE {
-            return Ok(engine);
-        }
-        // Whoever has waited for somebody else's failure does not try it again at once.
-        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
-            return Err(Internal::Unavailable);
-        }
-        let read_at = Instant::now();
-        match changed(store, engine).await {
-            Ok(engine) => {
-                self.set(Arc::clone(&engine), read_at);
-                Ok(engine)
-            }
-            Err(error) => {
-                *failed_at = Some(Instant::now());
-                Err(error)
-            }
-        }
+        self.0.at_most(LEASE, |engine| changed(store, engine)).await
     }
 
     /// Lets the next request look for changes.
     pub(crate) fn forget(&self) {
-        let (engine, _) = self.engine();
-        if let Some(long_ago) = Instant::now().checked_sub(LEASE) {
-            self.set(engine, long_ago);
-        }
-    }
-
-    fn engine(&self) -> (Arc<Engine>, Instant) {
-        let held = self.engine.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (Arc::clone(&held.0), held.1)
-    }
-
-    fn set(&self, engine: Arc<Engine>, read_at: Instant) {
-        *self.engine.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (engine, read_at);
+        self.0.forget();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-
+use tokio::task::JoinError;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::kv::{self, Error, Host};
@@ -115,8 +115,16 @@ impl Granted {
     }
 }
 
+/// What came of a write; of one that panicked nobody knows.
+fn ended<T>(written: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    written.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a write to a key-value store ended badly");
+        Err(Error::Unavailable("the store did not answer".to_owned()))
+    })
+}
+
 /// The store is cloned out of the state first: a future that holds on to the state could not be sent between
-/// threads.
+/// threads. Writes are begun and waited for: a guest that is ended meanwhile cuts none in half.
 impl Host for State {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
         let kv = Granted(self.capabilities.kv.clone());
@@ -125,12 +133,12 @@ impl Host for State {
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Error>> {
         let kv = Granted(self.capabilities.kv.clone());
-        Ok(kv.set(&key, value).await)
+        Ok(ended(self.begin(async move { kv.set(&key, value).await }).await))
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
         let kv = Granted(self.capabilities.kv.clone());
-        Ok(kv.delete(&key).await)
+        Ok(ended(self.begin(async move { kv.delete(&key).await }).await))
     }
 
     async fn compare_and_swap(
@@ -140,7 +148,7 @@ impl Host for State {
         value: Option<Vec<u8>>,
     ) -> wasmtime::Result<Result<bool, Error>> {
         let kv = Granted(self.capabilities.kv.clone());
-        Ok(kv.compare_and_swap(&key, expected, value).await)
+        Ok(ended(self.begin(async move { kv.compare_and_swap(&key, expected, value).await }).await))
     }
 
     async fn list_keys(

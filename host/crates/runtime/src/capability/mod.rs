@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use directories::Directory;
 use kv::KvStore;
 use secrets::Secrets;
 
 pub(crate) mod clock;
 pub(crate) mod config;
+pub(crate) mod directories;
 pub(crate) mod kv;
 pub(crate) mod log;
 pub(crate) mod secrets;
@@ -23,6 +25,8 @@ pub struct Capabilities {
     pub config: BTreeMap<String, String>,
     /// The bot's key-value store, if it was granted one.
     pub kv: Option<Arc<dyn KvStore>>,
+    /// Its directories, each in a place of its own.
+    pub directories: Vec<Directory>,
     /// The secrets that it was granted, if it was granted any.
     pub secrets: Option<Secrets>,
 }

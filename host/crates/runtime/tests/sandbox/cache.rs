@@ -13,7 +13,7 @@ use ringfence_runtime::{
     CallError, ComponentSource, Digest, NoSource, Outcome, Runtime, RuntimeConfig, StartError,
 };
 
-use crate::guests::{bot, built, prepared, runtime};
+use crate::guests::{bot, built, prepared, runtime, tenant};
 
 fn config(folder: &Path) -> RuntimeConfig {
     RuntimeConfig { cache_dir: Some(folder.to_owned()), slots: 2, ..RuntimeConfig::default() }
@@ -52,7 +52,7 @@ async fn compiled_code_outlives_the_process() {
     assert_eq!(again.call_bot(call).await.unwrap().outcome, Outcome::Completed);
     assert_eq!(changed_at(&files[0]), before);
     // And what is known of it is the same.
-    let info = again.prepare(built("echo")).await.unwrap();
+    let info = again.prepare(built("echo"), &tenant()).await.unwrap();
     assert_eq!(info.size_bytes, built("echo").len() as u64);
 }
 
@@ -78,7 +78,7 @@ async fn a_changed_file_is_refused_and_made_again() {
             "the file must not be used"
         );
         let again = runtime(config(folder.path()));
-        again.prepare(built("echo")).await.unwrap();
+        again.prepare(built("echo"), &tenant()).await.unwrap();
         assert_eq!(again.call_bot(call.clone()).await.unwrap().outcome, Outcome::Completed);
         assert_eq!(fs::read(&file).unwrap().len(), good.len(), "compiled and kept again");
     }

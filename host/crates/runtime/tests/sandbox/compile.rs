@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringfence_runtime::{CompileLimits, Compiler, PrepareError, Runtime, RuntimeConfig};
 
-use crate::guests::{built, runtime};
+use crate::guests::{built, runtime, tenant};
 
 /// A host whose compiler is this script.
 fn host(script: &str, limits: CompileLimits) -> (Runtime, tempfile::TempDir) {
@@ -29,7 +29,7 @@ fn host(script: &str, limits: CompileLimits) -> (Runtime, tempfile::TempDir) {
 
 async fn refused(script: &str, limits: CompileLimits) -> String {
     let (host, folder) = host(script, limits);
-    let error = host.prepare(built("echo")).await.unwrap_err();
+    let error = host.prepare(built("echo"), &tenant()).await.unwrap_err();
     let PrepareError::Invalid(error) = error else { panic!("{error}") };
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the key is kept");
     format!("{}: {error}", error.code())
@@ -85,7 +85,7 @@ async fn a_child_that_is_ended_by_a_signal() {
 async fn a_child_that_cannot_be_started_is_no_fault_of_the_component() {
     let missing = Compiler::Child { program: PathBuf::from("/nowhere/ringfence"), arguments: Vec::new() };
     let host = runtime(RuntimeConfig { compiler: missing, slots: 1, ..RuntimeConfig::default() });
-    let error = host.prepare(built("echo")).await.unwrap_err();
+    let error = host.prepare(built("echo"), &tenant()).await.unwrap_err();
     assert!(matches!(error, PrepareError::Failed(_)), "{error}");
 }
 
@@ -114,7 +114,7 @@ async fn who_leaves_takes_the_compiler_along() {
         host(&format!("echo $$ >{}; exec sleep 60", file.display()), CompileLimits::default());
     let first = tokio::spawn({
         let host = host.clone();
-        async move { host.prepare(built("echo")).await }
+        async move { host.prepare(built("echo"), &tenant()).await }
     });
     let begun = Instant::now();
     let pid = loop {
@@ -125,7 +125,7 @@ async fn who_leaves_takes_the_compiler_along() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     for wasm in [built("notes"), built("echo")] {
-        let error = host.prepare(wasm).await.unwrap_err();
+        let error = host.prepare(wasm, &tenant()).await.unwrap_err();
         assert!(matches!(error, PrepareError::Busy { retry_after_ms: 1000.. }), "{error}");
     }
     first.abort();
@@ -135,6 +135,7 @@ async fn who_leaves_takes_the_compiler_along() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     std::fs::remove_file(&file).unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(5), host.prepare(built("notes")));
+    let tenant = tenant();
+    let next = tokio::time::timeout(Duration::from_secs(5), host.prepare(built("notes"), &tenant));
     assert!(next.await.is_err() && started(&file).is_some(), "the next one has begun");
 }

@@ -13,6 +13,11 @@ pub(crate) fn runtime(config: RuntimeConfig) -> Runtime {
     Runtime::new(config, Arc::new(NoSource)).expect("the sandbox starts")
 }
 
+/// Whoever does not care who it is.
+pub(crate) fn tenant() -> Arc<str> {
+    "org_test".into()
+}
+
 /// A guest that `scripts/build-guests.sh` has built, by its path without `.wasm`.
 pub(crate) fn built(name: &str) -> Bytes {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).expect("the workspace");
@@ -33,6 +38,19 @@ pub(crate) fn bot(fields: &str, body: &str) -> Bytes {
 /// Like [`bot`], with imports: `imports` are fields of the component before the core module, `with` are
 /// arguments of its instantiation.
 pub(crate) fn bot_importing(imports: &str, with: &str, fields: &str, body: &str) -> Bytes {
+    let fields = format!("{fields} {REALLOC}");
+    bot_lifted(imports, with, &fields, body, "")
+}
+
+/// What gives the host room for what it hands over, and never takes any back.
+const REALLOC: &str = r#"(global $next (mut i32) (i32.const 1024))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+        global.get $next
+        (global.set $next (i32.add (global.get $next)
+            (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))"#;
+
+/// Like [`bot_importing`], with a `realloc` of its own among the fields, and more options of `canon lift`.
+pub(crate) fn bot_lifted(imports: &str, with: &str, fields: &str, body: &str, options: &str) -> Bytes {
     wat(&format!(
         r#"(component
             (import "ringfence:guest/types@0.1.0" (instance $types
@@ -45,11 +63,6 @@ pub(crate) fn bot_importing(imports: &str, with: &str, fields: &str, body: &str)
             {imports}
             (core module $main
                 {fields}
-                (global $next (mut i32) (i32.const 1024))
-                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-                    global.get $next
-                    (global.set $next (i32.add (global.get $next)
-                        (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
                 (memory $memory (export "memory") 1)
                 (data (memory $memory) (i32.const 16) "\00\00\00\00\20\00\00\00\02\00\00\00")
                 (data (memory $memory) (i32.const 32) "{{}}")
@@ -58,7 +71,7 @@ pub(crate) fn bot_importing(imports: &str, with: &str, fields: &str, body: &str)
             (core instance $main (instantiate $main {with}))
             (func (export "handle") (param "task" $task) (result (result string (error $failure)))
                 (canon lift (core func $main "handle") (memory (core memory $main "memory"))
-                    (realloc (core func $main "realloc")))))"#
+                    (realloc (core func $main "realloc")) {options})))"#
     ))
 }
 
@@ -78,13 +91,14 @@ pub(crate) async fn call_within(wasm: Bytes, input: &str, limits: Limits) -> Inv
 
 /// Prepares a bot, for a call with an empty object.
 pub(crate) async fn prepared(runtime: &Runtime, wasm: Bytes) -> BotCall {
-    let info = runtime.prepare(wasm).await.expect("the component may run");
+    let info = runtime.prepare(wasm, &tenant()).await.expect("the component may run");
     BotCall {
         digest: info.digest,
         invocation_id: "inv_test".to_owned(),
         input: "{}".to_owned(),
         limits: Limits::default(),
         capabilities: Arc::default(),
-        tenant: "org_test".into(),
+        tenant: tenant(),
+        logs: ringfence_runtime::LogOptions::default(),
     }
 }

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use ringfence_runtime::{CallError, InvalidComponent, Kind, PrepareError, Runtime, RuntimeConfig};
 
-use crate::guests::{RUNTIME, bot, bot_importing, built, prepared, runtime, wat};
+use crate::guests::{RUNTIME, bot, bot_importing, built, prepared, runtime, tenant, wat};
 
 async fn refusal(wasm: impl Into<Bytes>) -> InvalidComponent {
     refusal_by(&RUNTIME, wasm).await
 }
 
 async fn refusal_by(host: &Runtime, wasm: impl Into<Bytes>) -> InvalidComponent {
-    match host.prepare(wasm.into()).await.expect_err("the component is not valid") {
+    match host.prepare(wasm.into(), &tenant()).await.expect_err("the component is not valid") {
         PrepareError::Invalid(error) => error,
         other => panic!("{other}"),
     }
@@ -170,15 +170,15 @@ async fn needing_more_than_the_pool_gives_is_refused_by_dimension() {
 #[tokio::test]
 async fn a_component_is_described() {
     let echo = built("echo");
-    let info = RUNTIME.prepare(echo.clone()).await.unwrap();
+    let info = RUNTIME.prepare(echo.clone(), &tenant()).await.unwrap();
     assert_eq!((info.kind, info.size_bytes), (Kind::Bot, echo.len() as u64));
     assert!(info.digest.to_string().starts_with("sha256:"));
     assert!(info.imports.iter().any(|name| name.starts_with("wasi:cli/environment@0.2.")));
     assert!(info.capabilities.is_empty(), "{:?}", info.capabilities);
 
-    let chatty = RUNTIME.prepare(built("hostile/chatty")).await.unwrap();
+    let chatty = RUNTIME.prepare(built("hostile/chatty"), &tenant()).await.unwrap();
     assert_eq!(chatty.capabilities, ["config"]);
-    let oracle = RUNTIME.prepare(built("hostile/oracle-accept")).await.unwrap();
+    let oracle = RUNTIME.prepare(built("hostile/oracle-accept"), &tenant()).await.unwrap();
     assert_eq!(oracle.kind, Kind::Oracle);
 }
 
@@ -204,7 +204,7 @@ async fn http_links_and_is_denied() {
 #[tokio::test]
 async fn what_was_refused_cannot_be_called() {
     let core = wat("(module)");
-    assert!(RUNTIME.prepare(core.clone()).await.is_err());
+    assert!(RUNTIME.prepare(core.clone(), &tenant()).await.is_err());
     let mut call = prepared(&RUNTIME, built("echo")).await;
     call.digest = ringfence_runtime::Digest::of(&core);
     assert_eq!(RUNTIME.call_bot(call.clone()).await, Err(CallError::UnknownComponent(call.digest)));

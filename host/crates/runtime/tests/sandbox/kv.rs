@@ -8,7 +8,7 @@ use ringfence_runtime::{
     BotCall, CallError, Capabilities, Invocation, KvError, KvStore, Level, Outcome, Stream,
 };
 
-use crate::guests::{RUNTIME, built, prepared};
+use crate::guests::{RUNTIME, built, prepared, tenant};
 
 #[derive(Default)]
 struct Memory {
@@ -75,8 +75,8 @@ impl KvStore for Memory {
 
 async fn notes(input: &str, store: &Arc<Memory>, config: &[(&str, &str)]) -> Invocation<String> {
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let kv = Some(store.clone() as Arc<dyn KvStore>);
-    let capabilities = Capabilities { config, kv, ..Capabilities::default() };
+    let capabilities =
+        Capabilities { config, kv: Some(store.clone() as Arc<dyn KvStore>), ..Capabilities::default() };
     let call = BotCall {
         input: input.to_owned(),
         capabilities: Arc::new(capabilities),
@@ -151,6 +151,6 @@ async fn what_the_store_says_reaches_the_guest() {
 #[tokio::test]
 async fn without_the_grant_nothing_starts() {
     let call = prepared(&RUNTIME, built("notes")).await;
-    assert_eq!(RUNTIME.prepare(built("notes")).await.unwrap().capabilities, ["config", "kv"]);
+    assert_eq!(RUNTIME.prepare(built("notes"), &tenant()).await.unwrap().capabilities, ["config", "kv"]);
     assert_eq!(RUNTIME.call_bot(call).await, Err(CallError::MissingGrant { capability: "kv" }));
 }

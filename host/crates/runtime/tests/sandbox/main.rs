@@ -10,7 +10,9 @@
 
 mod cache;
 mod compile;
+mod directories;
 mod guests;
+mod hostile;
 mod invalid;
 mod kv;
 mod oracles;

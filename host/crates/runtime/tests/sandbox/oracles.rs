@@ -9,12 +9,12 @@ use ringfence_runtime::{
     PrepareError, Runtime, RuntimeConfig, Submission, Verdict,
 };
 
-use crate::guests::{RUNTIME, bot_importing, built, prepared, runtime, wat};
+use crate::guests::{RUNTIME, bot_importing, built, prepared, runtime, tenant, wat};
 
 const SUBMITTED_AT_US: u64 = 1_700_000_000_123_456;
 
 async fn oracle_call(wasm: Bytes) -> OracleCall {
-    let info = RUNTIME.prepare(wasm).await.expect("the oracle may run");
+    let info = RUNTIME.prepare(wasm, &tenant()).await.expect("the oracle may run");
     OracleCall {
         digest: info.digest,
         job: Job {
@@ -89,7 +89,7 @@ async fn clocks_and_chance_repeat() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     // A host of its own, as another machine would be.
     let elsewhere = runtime(RuntimeConfig { slots: 1, ..RuntimeConfig::default() });
-    elsewhere.prepare(built("hostile/oracle-clock")).await.unwrap();
+    elsewhere.prepare(built("hostile/oracle-clock"), &tenant()).await.unwrap();
     let second = elsewhere.call_oracle(call.clone()).await.unwrap();
     assert_eq!(first.output, second.output);
     assert_eq!(first.usage.fuel, second.usage.fuel);
@@ -184,7 +184,7 @@ async fn an_oracle_has_no_store() {
         (core module $m (func (export "f")))
         (core instance $i (instantiate $m))
         (func (export "evaluate") (canon lift (core func $i "f"))))"#);
-    let error = RUNTIME.prepare(wasm).await.unwrap_err();
+    let error = RUNTIME.prepare(wasm, &tenant()).await.unwrap_err();
     let PrepareError::Invalid(InvalidComponent::UnknownImports { kind: Kind::Oracle, names }) = error else {
         panic!("{error:?}")
     };

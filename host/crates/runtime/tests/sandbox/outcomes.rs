@@ -9,7 +9,7 @@ use crate::guests::{RUNTIME, bot, bot_importing, built, call, call_within, prepa
 
 /// An ending that was neither a result nor a failure, and whose sentence has `part` in it.
 #[track_caller]
-fn assert_ended<T: std::fmt::Debug>(invocation: &Invocation<T>, outcome: Outcome, part: &str) {
+pub(crate) fn assert_ended<T: std::fmt::Debug>(invocation: &Invocation<T>, outcome: Outcome, part: &str) {
     assert_eq!(invocation.outcome, outcome, "{invocation:?}");
     let detail = invocation.detail.as_deref().unwrap_or_default();
     assert!(detail.contains(part), "{detail:?} has no {part:?}");

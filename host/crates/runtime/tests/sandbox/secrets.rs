@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringfence_runtime::{BotCall, CallError, Capabilities, Invocation, Secrets};
 
-use crate::guests::{RUNTIME, built, prepared};
+use crate::guests::{RUNTIME, built, prepared, tenant};
 
 /// Asks the guest whether this token is the secret of the name.
 async fn gate(name: &str, token: &str, secrets: Secrets) -> Invocation<String> {
@@ -50,7 +50,7 @@ async fn what_it_does_not_get_is_named() {
 #[tokio::test]
 async fn without_the_grant_nothing_starts() {
     let call = prepared(&RUNTIME, built("gate")).await;
-    assert_eq!(RUNTIME.prepare(built("gate")).await.unwrap().capabilities, ["config", "secrets"]);
+    assert_eq!(RUNTIME.prepare(built("gate"), &tenant()).await.unwrap().capabilities, ["config", "secrets"]);
     assert_eq!(RUNTIME.call_bot(call).await, Err(CallError::MissingGrant { capability: "secrets" }));
 }
 

@@ -8,6 +8,7 @@ use ringfence_store::components::{self, ComponentKind};
 use ringfence_store::invocations::{self, Invocation, Usage};
 use ringfence_store::jobs::{self, JobFilter, JobSort};
 use ringfence_store::outbox::{self, Event};
+use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement};
 use ringfence_testkit::{Engine, on_both_engines};
 use serde_json::json;
@@ -23,6 +24,7 @@ on_both_engines!(
     claims_and_attempts,
     one_submission_wins,
     invocations_and_logs,
+    calls_are_recorded_by_the_hundred,
     events_in_order,
     what_is_not_committed_is_not_there
 );
@@ -272,45 +274,64 @@ async fn one_submission_wins(engine: Engine) {
 
 async fn invocations_and_logs(engine: Engine) {
     let f = Fixture::new(engine).await;
-    let call = Invocation {
-        id: InvocationId::new(&f.clock, &f.rng),
-        org_id: f.buyer.org_id.clone(),
-        bot_id: f.oracle.id.clone(),
-        bot_version: 3,
-        component_digest: f.oracle.component_digest,
-        submission_id: None,
-        outcome: "completed".to_owned(),
-        detail: None,
-        input_digest: Sha256::of(b"in"),
-        output_digest: Some(Sha256::of(b"out")),
-        limits: json!({ "fuel": 9 }),
-        engine: "e".to_owned(),
-        usage: Usage {
-            fuel: 1,
-            peak_memory_bytes: 2,
-            wall_us: 3,
-            cpu_us: 4,
-            host_calls: 5,
-            log_bytes: 6,
-            input_bytes: 7,
-            output_bytes: 8,
-            egress_sent_bytes: 9,
-            egress_received_bytes: 10,
-            llm_input_tokens: 11,
-            llm_output_tokens: 12,
-        },
-        started_at: f.now(),
-    };
+    let call = f.call();
     let mut tx = f.tx().await;
-    invocations::insert(&mut tx, &call, &json!([{ "message": "m" }])).await.unwrap();
+    let lines = Some(r#"[{"message":"m"}]"#.to_owned());
+    records::insert(&mut tx, &[Record { call: call.clone(), lines }]).await.unwrap();
     assert_eq!(invocations::get(&mut tx, &call.id).await.unwrap().as_ref(), Some(&call));
     assert_eq!(invocations::logs(&mut tx, &call.id).await.unwrap(), Some(json!([{ "message": "m" }])));
     f.tick();
     let silent = Invocation { id: InvocationId::new(&f.clock, &f.rng), started_at: f.now(), ..call.clone() };
-    invocations::insert(&mut tx, &silent, &json!([])).await.unwrap();
+    records::insert(&mut tx, &[Record { call: silent.clone(), lines: None }]).await.unwrap();
     assert_eq!(invocations::logs(&mut tx, &silent.id).await.unwrap(), None);
     let page = invocations::list(&mut tx, &f.oracle.id, 1, 0).await.unwrap();
     assert_eq!((page.total, page.items), (2, vec![silent]));
+}
+
+/// More than one statement of each size is needed for, on two days; the second lot is added to the first.
+async fn calls_are_recorded_by_the_hundred(engine: Engine) {
+    const LOT: u64 = 64 + 2 * 8 + 3;
+    let f = Fixture::new(engine).await;
+    let lot = |lot: u64| -> Vec<Record> {
+        let record = |number: u64| {
+            let id = InvocationId::new(&f.clock, &f.rng);
+            let next_day = if number < 3 { 86_400_000_000 } else { 0 };
+            let started_at = Timestamp::from_micros(f.now().as_micros() + next_day);
+            let outcome = if number == 0 { "failed" } else { "completed" }.to_owned();
+            let usage = Usage { fuel: 10, peak_memory_bytes: lot * 1000 + number, ..Usage::default() };
+            let lines = (number % 2 == 0).then(|| format!(r#"[{{"message":"{number}"}}]"#));
+            Record { call: Invocation { id, started_at, outcome, usage, ..f.call() }, lines }
+        };
+        (0..LOT).map(record).collect()
+    };
+    let (first, second) = (lot(1), lot(2));
+    for lot in [&first, &second] {
+        let mut tx = f.tx().await;
+        records::insert(&mut tx, lot).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut reader = f.reader().await;
+    for (number, record) in first.iter().chain(&second).enumerate() {
+        assert_eq!(
+            invocations::get(&mut reader, &record.call.id).await.unwrap().as_ref(),
+            Some(&record.call)
+        );
+        let lines = invocations::logs(&mut reader, &record.call.id).await.unwrap();
+        assert_eq!(lines.map(|lines| lines.to_string()), record.lines, "{number}");
+    }
+    let is_so = async |day: &str, sums: &str| {
+        let sql = format!(
+            "UPDATE usage_by_day SET calls = calls WHERE day {day} {} AND {sums}",
+            f.now().as_micros()
+        );
+        assert_eq!(f.database.meddle(&sql).await.unwrap(), 1, "{sums}");
+    };
+    let (calls, top) = (2 * (LOT - 3), 2000 + LOT - 1);
+    let today =
+        format!("calls = {calls} AND completed = {calls} AND fuel = {calls}0 AND peak_memory_bytes = {top}");
+    is_so("<=", &today).await;
+    is_so(">", "calls = 6 AND completed = 4 AND fuel = 60 AND peak_memory_bytes = 2002 AND wall_us = 0")
+        .await;
 }
 
 async fn events_in_order(engine: Engine) {

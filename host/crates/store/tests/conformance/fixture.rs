@@ -6,6 +6,7 @@ use ringfence_model::*;
 use ringfence_store::accounts::{self, Agent, Org};
 use ringfence_store::bots::{self, Bot};
 use ringfence_store::components::{self, Component, ComponentKind};
+use ringfence_store::invocations::{Invocation, Usage};
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::submissions::{self, Participant, Submission};
 use ringfence_store::{Session, Store, Tx};
@@ -177,6 +178,39 @@ impl Fixture {
             judged_at: None,
         }
     }
+
+    /// A call of the oracle.
+    pub(crate) fn call(&self) -> Invocation {
+        Invocation {
+            id: InvocationId::new(&self.clock, &self.rng),
+            org_id: self.buyer.org_id.clone(),
+            bot_id: self.oracle.id.clone(),
+            bot_version: 3,
+            component_digest: self.oracle.component_digest,
+            submission_id: None,
+            outcome: "completed".to_owned(),
+            detail: None,
+            input_digest: Sha256::of(b"in"),
+            output_digest: Some(Sha256::of(b"out")),
+            limits: r#"{"fuel":9}"#.into(),
+            engine: "e".into(),
+            usage: Usage {
+                fuel: 1,
+                peak_memory_bytes: 2,
+                wall_us: 3,
+                cpu_us: 4,
+                host_calls: 5,
+                log_bytes: 6,
+                input_bytes: 7,
+                output_bytes: 8,
+                egress_sent_bytes: 9,
+                egress_received_bytes: 10,
+                llm_input_tokens: 11,
+                llm_output_tokens: 12,
+            },
+            started_at: self.now(),
+        }
+    }
 }
 
 pub(crate) async fn agent(tx: &mut Tx, clock: &ManualClock, rng: &SeededRng, name: &str) -> Agent {
@@ -218,6 +252,8 @@ pub(crate) fn bot(clock: &ManualClock, rng: &SeededRng, component: &Component, n
         config: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         grants: json!({ "kv": { "quota_bytes": 10 } }),
         limits: json!({ "fuel": 1 }),
+        log_keep_days: Some(7),
+        log_min_level: Some("warn".to_owned()),
         status: BotStatus::Running,
         created_at: clock.now(),
         updated_at: clock.now(),

@@ -20,4 +20,5 @@ mod policies_secrets;
 mod queue;
 mod rates;
 mod schema;
+mod usage;
 mod users;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ringfence_model::Timestamp;
+use ringfence_model::{OrgId, Timestamp};
 use ringfence_store::queue::{self, Leased, NewItem};
 use ringfence_testkit::{Engine, on_both_engines};
 use serde_json::json;
@@ -14,15 +14,20 @@ on_both_engines!(
     a_late_attempt_changes_nothing,
     parallel_leasers_never_share,
     work_waits_its_time,
+    orgs_share_the_queue,
     dead_letters_stay
 );
 
 const LEASE: Duration = Duration::from_secs(10);
 
 async fn put(fixture: &Fixture, subject: &str, run_at: Timestamp) -> bool {
+    put_for(fixture, &fixture.buyer.org_id, subject, run_at).await
+}
+
+async fn put_for(fixture: &Fixture, org: &OrgId, subject: &str, run_at: Timestamp) -> bool {
     let item = NewItem {
         id: format!("task_{subject}"),
-        org_id: fixture.buyer.org_id.clone(),
+        org_id: org.clone(),
         kind: "evaluate".to_owned(),
         payload: json!({ "n": 1 }),
         subject_id: subject.to_owned(),
@@ -129,6 +134,53 @@ async fn work_waits_its_time(engine: Engine) {
     let mut tx = fixture.tx().await;
     assert_eq!(queue::remove(&mut tx, "evaluate", "later").await.unwrap(), 1);
     tx.commit().await.unwrap();
+}
+
+/// Leases as `host` does, at most two of an org at a time; their subjects.
+async fn lease_fairly(fixture: &Fixture, host: &str, limit: u32) -> Vec<String> {
+    let now = fixture.now();
+    let orgs = queue::due_orgs(&mut fixture.reader().await, "evaluate", host, now).await.unwrap();
+    let mut tx = fixture.tx().await;
+    let lease = (host, now, now.plus(LEASE));
+    let leased = queue::lease_fairly(&mut tx, "evaluate", lease, (limit, 2), orgs).await.unwrap();
+    tx.commit().await.unwrap();
+    leased.into_iter().map(|item| item.subject_id).collect()
+}
+
+async fn orgs_share_the_queue(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (flood, other) = (&fixture.buyer.org_id, &fixture.worker.org_id);
+    assert!(lease_fairly(&fixture, "host", 4).await.is_empty());
+    let long_ago = fixture.now();
+    for number in 0..10 {
+        assert!(put_for(&fixture, flood, &format!("f{number}"), long_ago).await);
+    }
+    fixture.clock.advance(Duration::from_secs(1));
+    let later = fixture.now().plus(Duration::from_secs(60));
+    assert!(
+        put_for(&fixture, other, "o0", fixture.now()).await && put_for(&fixture, other, "o1", later).await
+    );
+
+    assert_eq!(lease_fairly(&fixture, "host", 1).await, ["f0"], "the one that has been due for longest");
+    assert_eq!(lease_fairly(&fixture, "host", 1).await, ["o0"], "the org that has nothing running");
+    assert_eq!(lease_fairly(&fixture, "host", 4).await, ["f1"], "two of an org, and the rest waits");
+    assert!(lease_fairly(&fixture, "host", 4).await.is_empty());
+    let mut reader = fixture.reader().await;
+    let now = fixture.now();
+    assert_eq!(queue::next_due(&mut reader, "evaluate").await.unwrap(), Some(long_ago));
+    assert_eq!(queue::next_due_after(&mut reader, "evaluate", now).await.unwrap(), Some(now.plus(LEASE)));
+    assert_eq!(lease_fairly(&fixture, "another", 4).await, ["f2", "f3"], "each host has a share for it");
+
+    let mut tx = fixture.tx().await;
+    assert!(queue::finish(&mut tx, "task_f0", 1).await.unwrap());
+    let again = fixture.now();
+    assert!(queue::retry(&mut tx, "task_o0", 1, again, "busy").await.unwrap());
+    assert!(queue::bury(&mut tx, "task_f1", 1, "broken", again).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(lease_fairly(&fixture, "host", 4).await, ["f4", "o0", "f5"], "what has ended makes room");
+    fixture.clock.advance(Duration::from_secs(61));
+    let taken = lease_fairly(&fixture, "host", 4).await;
+    assert_eq!(taken, ["f2", "o0", "f3", "o1"], "leases have ended, and what was to come later is due");
 }
 
 async fn dead_letters_stay(engine: Engine) {

@@ -353,18 +353,14 @@ async fn the_sessions_of_a_user_end(engine: Engine) {
     }
     let mut tx = f.tx().await;
     assert!(sessions::end(&mut tx, &all[0], EndReason::Reuse, f.now()).await.unwrap());
-    let (reason, kept) = (EndReason::Password, Some(&all[2]));
-    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, kept, f.now()).await.unwrap(), 1);
-    for (id, over) in [(&all[0], true), (&all[1], true), (&all[2], false), (&elsewhere.id, false)] {
+    let reason = EndReason::Password;
+    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, f.now()).await.unwrap(), 2);
+    for (id, over) in [(&all[0], true), (&all[1], true), (&all[2], true), (&elsewhere.id, false)] {
         assert_eq!(sessions::get(&mut tx, id).await.unwrap().unwrap().over, over, "{id}");
     }
-    // Somebody else's session excepts nothing.
-    let kept = Some(&elsewhere.id);
-    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, kept, f.now()).await.unwrap(), 1);
-    assert!(sessions::get(&mut tx, &all[2]).await.unwrap().unwrap().over);
     let late = session_in(&f, &mut tx, &user).await;
-    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, None, f.now()).await.unwrap(), 1);
-    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, None, f.now()).await.unwrap(), 0);
+    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, f.now()).await.unwrap(), 1);
+    assert_eq!(sessions::end_of_user(&mut tx, &user.id, reason, f.now()).await.unwrap(), 0);
     assert!(sessions::get(&mut tx, &late.id).await.unwrap().unwrap().over);
     assert!(!sessions::get(&mut tx, &elsewhere.id).await.unwrap().unwrap().over);
 }
