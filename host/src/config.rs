@@ -246,6 +246,23 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_LOGINS_PER_MINUTE", default_value = "10", value_parser = a_minute)]
     pub(crate) logins_per_minute: NonZeroU32,
 
+    /// Networks that the host may send requests to although they are not on the public internet, such as `10.1.0.0/16`,
+    /// separated by commas.
+    #[arg(long, env = "RINGFENCE_OUTBOUND_ALLOW_NETWORKS", value_delimiter = ',')]
+    pub(crate) outbound_allow_networks: Vec<IpNet>,
+
+    /// Where language models are: a URL that speaks OpenAI's chat completions, up to `/chat/completions`.
+    #[arg(long, env = "RINGFENCE_LLM_BASE_URL", requires = "llm_allow_models")]
+    pub(crate) llm_base_url: Option<String>,
+
+    /// A file with the key that this endpoint wants.
+    #[arg(long, env = "RINGFENCE_LLM_API_KEY_FILE", requires = "llm_base_url")]
+    pub(crate) llm_api_key_file: Option<PathBuf>,
+
+    /// The models that bots may be granted, separated by commas.
+    #[arg(long, env = "RINGFENCE_LLM_ALLOW_MODELS", value_delimiter = ',', requires = "llm_base_url")]
+    pub(crate) llm_allow_models: Vec<String>,
+
     /// Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`, separated by commas.
     #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',', value_parser = proxies)]
     pub(crate) trusted_proxies: Vec<IpNet>,

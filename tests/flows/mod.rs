@@ -6,6 +6,7 @@ mod directories;
 mod faults;
 mod job_done;
 mod limits;
+mod llm;
 mod races;
 mod record;
 mod redaction;

@@ -45,6 +45,7 @@ pub mod config;
 mod failure;
 mod host;
 pub mod kv;
+pub mod llm;
 pub mod log;
 mod oracle;
 mod parse;

@@ -18,12 +18,13 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::llm::Request;
 use crate::log::Level;
 use crate::{BotInput, Failure, Job, Submission, Verdict};
 
@@ -43,6 +44,8 @@ struct State {
     logs: Vec<LogLine>,
     config: BTreeMap<String, String>,
     secrets: BTreeMap<String, String>,
+    llm_answers: VecDeque<String>,
+    llm_requests: Vec<Request>,
     kv: BTreeMap<String, Vec<u8>>,
     kv_max_bytes: Option<usize>,
 }
@@ -82,6 +85,17 @@ impl Host {
     pub fn with_secret(self, name: &str, value: &str) -> Self {
         STATE.with_borrow_mut(|state| state.secrets.insert(name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// What a language model answers next; several are given in their order. When there is none left, it is unavailable.
+    pub fn with_llm_answer(self, content: &str) -> Self {
+        STATE.with_borrow_mut(|state| state.llm_answers.push_back(content.to_owned()));
+        self
+    }
+
+    /// What language models were asked so far.
+    pub fn llm_requests(&self) -> Vec<Request> {
+        STATE.with_borrow(|state| state.llm_requests.clone())
     }
 
     /// Puts a value into the key-value store.
@@ -158,6 +172,7 @@ pub fn submission<T>(content: T) -> Submission<T> {
 pub(crate) mod imports {
     use super::{LogLine, STATE};
     use crate::kv::Error;
+    use crate::llm::{FinishReason, Request, Response};
     use crate::log::Level;
 
     pub(crate) fn log_write(level: Level, message: &str, fields: &[(String, String)]) {
@@ -177,6 +192,26 @@ pub(crate) mod imports {
         let value = STATE.with_borrow(|state| state.secrets.get(name).cloned());
         let detail = || format!("the secret `{name}` was not granted to this bot");
         value.ok_or_else(|| crate::secrets::Error::NotGranted(detail()))
+    }
+
+    pub(crate) fn llm_complete(request: &Request) -> Result<Response, crate::llm::Error> {
+        STATE.with_borrow_mut(|state| {
+            state.llm_requests.push(request.clone());
+            let unavailable = crate::llm::Error::Unavailable {
+                message: "there is no answer left".to_owned(),
+                retryable: true,
+            };
+            let content = state.llm_answers.pop_front().ok_or(unavailable)?;
+            let tokens = |text: &str| text.len().div_ceil(3) as u64;
+            Ok(Response {
+                input_tokens: request.messages.iter().map(|(_, content)| 4 + tokens(content)).sum(),
+                output_tokens: tokens(&content),
+                estimated: true,
+                finish_reason: FinishReason::Stop,
+                model: request.model.clone(),
+                content,
+            })
+        })
     }
 
     pub(crate) fn kv_get(key: &str) -> Result<Option<Vec<u8>>, Error> {

@@ -18,6 +18,7 @@ mod kv;
 mod ledger;
 mod limits;
 mod live;
+mod llm;
 mod oracles;
 mod policy;
 mod recorder;
@@ -44,8 +45,8 @@ pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
     BotChanges, BotError, BotLogLineView, BotLogs, BotView, DirectoryAccess, DirectoryGrant, FollowEvent,
-    FollowLogs, Grants, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LogFilter, LogLineView,
-    LogPolicy, MAX_FOLLOW, MissingGrant, NewBot, NewSecret, SecretView, UsageView,
+    FollowLogs, Grants, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LlmGrant, LogFilter,
+    LogLineView, LogPolicy, MAX_FOLLOW, MissingGrant, NewBot, NewSecret, SecretView, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use components::{Check, CheckView, ComponentError, ComponentView, StoredComponents, Upload};
@@ -55,6 +56,7 @@ pub use idempotency::{Answer, Idempotency, IdempotencyError};
 pub use jobs::{ClaimView, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, SortJobs};
 pub use ledger::{BalanceView, DepositView, LedgerError, NewDeposit};
 pub use limits::{Counted, LimitGroup, LimitState, Limited, RateLimits};
+pub use llm::{BadLlmSettings, LLM_TIMEOUT, LlmEndpoint, LlmSettings};
 pub use policy::{
     Action, BadPolicy, Denied, NewPolicy, Permission, PolicyChanges, PolicyError, PolicyView, Reach,
     permission_table, policy_schema,
@@ -86,6 +88,8 @@ pub struct Settings {
     pub invocation_retention_days: u32,
     /// Folder of the volumes of bots. Without one, no bot can be granted a directory.
     pub volumes_dir: Option<std::path::PathBuf>,
+    /// Where language models are. Without it, guests are told that there are none.
+    pub llm: Option<LlmEndpoint>,
 }
 
 impl Default for Settings {
@@ -99,6 +103,7 @@ impl Default for Settings {
             log_retention_days: 30,
             invocation_retention_days: 365,
             volumes_dir: None,
+            llm: None,
         }
     }
 }

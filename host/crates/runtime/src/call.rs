@@ -122,6 +122,8 @@ fn measure(store: &Store<State>, frame: &Frame<'_>, cpu: Duration) -> Usage {
         wall_us: micros(frame.started.elapsed()),
         cpu_us: micros(cpu),
         host_calls: state.meter.host_calls(),
+        llm_input_tokens: state.llm.input,
+        llm_output_tokens: state.llm.output,
         ..Usage::default()
     }
 }

@@ -46,7 +46,7 @@ pub struct ComponentInfo {
     /// The interfaces that it imports, with versions, in its own order.
     pub imports: Vec<String>,
     /// The capabilities that its imports speak of, sorted: `config`, `http` (links, but traps when called, for
-    /// there is no such grant yet), `kv` and `secrets` (a call needs them granted). Those that everyone has are not listed.
+    /// there is no such grant yet), `kv`, `llm` and `secrets` (a call needs them granted). Those that everyone has are not listed.
     pub capabilities: Vec<String>,
     /// Its size as uploaded.
     pub size_bytes: u64,
@@ -258,8 +258,8 @@ pub(crate) enum Linked {
 }
 
 /// Interfaces of `ringfence:guest` 0.1 that a bot may import, and whether an oracle may as well.
-const GUEST_INTERFACES: [(&str, bool); 5] =
-    [("types", true), ("log", true), ("config", true), ("kv", false), ("secrets", false)];
+const GUEST_INTERFACES: [(&str, bool); 6] =
+    [("types", true), ("log", true), ("config", true), ("kv", false), ("secrets", false), ("llm", false)];
 
 /// Packages of WASI 0.2 whose interfaces the linker has.
 const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
@@ -347,6 +347,7 @@ fn capabilities(imports: &[String]) -> Vec<String> {
         ("config", "ringfence:guest/config@"),
         ("http", "wasi:http/outgoing-handler@"),
         ("kv", "ringfence:guest/kv@"),
+        ("llm", "ringfence:guest/llm@"),
         ("secrets", "ringfence:guest/secrets@"),
     ]
     .into_iter()

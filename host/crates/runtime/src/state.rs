@@ -12,7 +12,7 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiVie
 
 use crate::capability::clock::{VirtualClock, make_deterministic};
 use crate::capability::directories::{self, Directories};
-use crate::capability::{Capabilities, clock, config, kv, log, secrets};
+use crate::capability::{Capabilities, clock, config, kv, llm, log, secrets};
 use crate::engine::{FIRST_SLICE_TICKS, SLICE_TICKS};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{LogOptions, Logs, Output, Stream};
@@ -50,6 +50,7 @@ pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
+    pub(crate) llm: llm::Tokens,
     pub(crate) directories: Directories,
     /// Also kept by the call, until the instance is gone from the pool.
     slot: Arc<Slot>,
@@ -90,6 +91,7 @@ impl State {
             capabilities,
             clock,
             directories: Directories::none(),
+            llm: llm::Tokens::default(),
             slot,
         }
     }
@@ -171,6 +173,7 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     kv::link(&mut linker)?;
     directories::link(&mut linker)?;
     secrets::link(&mut linker)?;
+    llm::link(&mut linker)?;
     Ok(linker)
 }
 

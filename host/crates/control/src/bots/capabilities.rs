@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use ringfence_model::OrgId;
-use ringfence_runtime::Capabilities;
+use ringfence_runtime::{Capabilities, Llm};
 
 use super::BotView;
 use crate::Control;
 use crate::kv::BotKv;
+use crate::llm::BotLlm;
 
 impl Control {
     /// The host's side of a bot's grants, but for its secrets.
@@ -22,7 +23,12 @@ impl Control {
             }) as Arc<dyn ringfence_runtime::KvStore>
         });
         let directories = self.directories(&bot.bot_id, &bot.grants.directories);
+        let llm = bot.grants.llm.as_ref().map(|grant| Llm {
+            endpoint: Arc::new(BotLlm { endpoint: self.settings.llm.clone(), org: org.clone() }),
+            models: grant.models.clone(),
+            max_tokens_per_call: grant.max_tokens_per_call,
+        });
         // Its secrets are read for each call: they lie in memory no longer than they are needed.
-        Capabilities { config: bot.config.clone(), kv, directories, secrets: None }
+        Capabilities { config: bot.config.clone(), kv, directories, secrets: None, llm }
     }
 }

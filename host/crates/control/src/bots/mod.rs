@@ -28,7 +28,9 @@ pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
 pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
 pub use secrets::{NewSecret, SecretView};
-pub use types::{BotChanges, BotError, BotView, Grants, KvGrant, ListBots, LogPolicy, MissingGrant, NewBot};
+pub use types::{
+    BotChanges, BotError, BotView, Grants, KvGrant, ListBots, LlmGrant, LogPolicy, MissingGrant, NewBot,
+};
 
 impl Control {
     /// Deploys a component under a name.
@@ -193,6 +195,11 @@ impl Control {
             bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
             "grants.kv",
             "an oracle judges without a key-value store: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.llm.is_none() || bot.kind == ComponentKind::Bot,
+            "grants.llm",
+            "an oracle judges without language models: it must give the same verdict every time",
         );
         checks.require(
             bot.grants.secrets.is_empty() || bot.kind == ComponentKind::Bot,

@@ -26,11 +26,36 @@ pub struct Grants {
     #[garde(custom(secret_names))]
     #[schema(max_items = 50)]
     pub secrets: BTreeSet<String>,
+    /// Language models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub llm: Option<LlmGrant>,
     /// Directories, up to 8, none inside another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[garde(dive, custom(directories::apart))]
     #[schema(max_items = 8)]
     pub directories: Vec<DirectoryGrant>,
+}
+
+/// Language models, as far as this host offers them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct LlmGrant {
+    /// The models that the guest may ask, 1 to 20.
+    #[garde(custom(model_names))]
+    #[schema(min_items = 1, max_items = 20)]
+    pub models: BTreeSet<String>,
+    /// What all its requests in one call may take, input and output together, 1 to 1,000,000 tokens.
+    #[garde(custom(within(1..=1_000_000, "must be 1 to 1000000 tokens")))]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub max_tokens_per_call: u64,
+}
+
+fn model_names(names: &BTreeSet<String>, (): &()) -> garde::Result {
+    require((1..=20).contains(&names.len()), "must have 1 to 20 names")?;
+    let plain =
+        |name: &String| (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+    require(names.iter().all(plain), "each must have 1 to 128 visible ASCII characters")
 }
 
 fn secret_names(names: &BTreeSet<String>, (): &()) -> garde::Result {
@@ -58,6 +83,10 @@ impl Grants {
                 // toolchains whether it is used or not: it is refused at the call.
                 "log" | "config" | "http" => return None,
                 "kv" => (self.kv.is_some(), json!({ "kv": { "quota_bytes": 1 << 20 } })),
+                "llm" => {
+                    let example = json!({ "llm": { "models": ["name"], "max_tokens_per_call": 10_000 } });
+                    (self.llm.is_some(), example)
+                }
                 "secrets" => (!self.secrets.is_empty(), json!({ "secrets": ["name"] })),
                 _ => (false, json!({})),
             };

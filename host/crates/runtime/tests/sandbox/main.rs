@@ -15,6 +15,7 @@ mod guests;
 mod hostile;
 mod invalid;
 mod kv;
+mod llm;
 mod oracles;
 mod outcomes;
 mod secrets;
