@@ -70,7 +70,9 @@ async fn answer(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
     };
     let echo = json!({ "error": { "message": format!("{KEY} {}", body["messages"]) } }).to_string();
     let (status, more, text) = match body["model"].as_str().unwrap() {
-        "good" => ("200 OK", "", with(json!({ "prompt_tokens": 21, "completion_tokens": 5, "total_tokens": 26 }))),
+        "good" => {
+            ("200 OK", "", with(json!({ "prompt_tokens": 21, "completion_tokens": 5, "total_tokens": 26 })))
+        }
         "silent" => ("200 OK", "", said.to_string()),
         "liar" => ("200 OK", "", with(json!({ "prompt_tokens": u64::MAX, "completion_tokens": u64::MAX }))),
         "busy" => ("429 Too Many Requests", "retry-after: 1\r\n", echo),
@@ -85,7 +87,9 @@ async fn answer(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
         other => panic!("{other}"),
     };
     let length = text.len();
-    let head = format!("HTTP/1.1 {status}\r\n{more}content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{more}content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
     // Whoever is asked for too much hangs up.
     let _ = stream.write_all(format!("{head}{text}").as_bytes()).await;
     let _ = stream.shutdown().await;
@@ -127,8 +131,14 @@ async fn a_bot_asks_a_model_and_nothing_of_it_is_kept(engine: Engine) {
     let ada = Market::register(&client, "Ada").await;
 
     let good = sum_up(&client, &ada, "good").await;
-    assert_eq!(good["output"], json!({ "summary": ANSWER, "whole": true, "input_tokens": 21, "output_tokens": 5 }));
-    assert_eq!((&good["usage"]["llm_input_tokens"], &good["usage"]["llm_output_tokens"]), (&json!(21), &json!(5)));
+    assert_eq!(
+        good["output"],
+        json!({ "summary": ANSWER, "whole": true, "input_tokens": 21, "output_tokens": 5 })
+    );
+    assert_eq!(
+        (&good["usage"]["llm_input_tokens"], &good["usage"]["llm_output_tokens"]),
+        (&json!(21), &json!(5))
+    );
     let asked = endpoint.asked().pop().unwrap();
     assert!(asked.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains(&format!("Bearer {KEY}")) && asked.contains(PROMPT), "{asked}");

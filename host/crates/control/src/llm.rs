@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use ringfence_model::OrgId;
-use ringfence_outbound::{AllowedHosts, Limits, Outbound, OutboundError, Requester, json_request, parse_url};
+use ringfence_outbound::{AllowedHosts, Limits, Origin, Outbound, OutboundError, json_request, parse_url};
 use ringfence_runtime::{Completed, Completion, LanguageModel, LlmError};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -118,15 +118,15 @@ impl Endpoint {
             first_byte_timeout: LLM_TIMEOUT,
             idle_timeout: LLM_TIMEOUT,
             total_timeout: LLM_TIMEOUT,
-            ..Limits::unlimited()
+            ..Limits::default()
         };
-        let requester = Requester {
+        let origin = Origin {
             org: org.clone(),
             hosts: Arc::clone(&self.hosts),
             limits: Some(limits),
             traffic: Arc::default(),
         };
-        let response = self.outbound.send(&requester, request).await.map_err(failed)?;
+        let response = self.outbound.send(&origin, request).await.map_err(failed)?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(refused(status));

@@ -12,7 +12,7 @@ use crate::bindings::llm::{
 use crate::state::State;
 
 /// The most messages of one request.
-pub const MAX_MESSAGES: usize = 256;
+pub(crate) const MAX_MESSAGES: usize = 256;
 
 /// What is taken for a token where the endpoint reports none, in bytes: fewer than most texts have, so that the estimate
 /// is rather too high.
