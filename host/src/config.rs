@@ -280,6 +280,18 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) outbound: OutboundOptions,
 
+    /// Where language models are: a URL that speaks OpenAI's chat completions, up to `/chat/completions`.
+    #[arg(long, env = "RINGFENCE_LLM_BASE_URL", requires = "llm_allow_models")]
+    pub(crate) llm_base_url: Option<String>,
+
+    /// A file with the key that this endpoint wants.
+    #[arg(long, env = "RINGFENCE_LLM_API_KEY_FILE", requires = "llm_base_url")]
+    pub(crate) llm_api_key_file: Option<PathBuf>,
+
+    /// The models that bots may be granted, separated by commas.
+    #[arg(long, env = "RINGFENCE_LLM_ALLOW_MODELS", value_delimiter = ',', requires = "llm_base_url")]
+    pub(crate) llm_allow_models: Vec<String>,
+
     /// Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`, separated by commas.
     #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',', value_parser = proxies)]
     pub(crate) trusted_proxies: Vec<IpNet>,

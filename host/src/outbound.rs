@@ -42,8 +42,8 @@ pub(crate) struct OutboundOptions {
 }
 
 impl OutboundOptions {
-    /// The client that all requests to the outside go through.
-    pub(crate) fn client(&self) -> Result<Outbound, Failure> {
+    /// A client for requests to the outside, with these limits but for those that the operator sets.
+    pub(crate) fn client(&self, limits: Limits) -> Result<Outbound, Failure> {
         let extra_roots_pem = match &self.outbound_ca_file {
             Some(file) => std::fs::read(file).map_err(doing(format!("{} cannot be read", file.display())))?,
             None => Vec::new(),
@@ -58,7 +58,7 @@ impl OutboundOptions {
                 request_body_bytes: self.outbound_max_body_bytes,
                 response_body_bytes: self.outbound_max_body_bytes,
                 total_timeout: Duration::from_secs(self.outbound_timeout_seconds),
-                ..Limits::default()
+                ..limits
             },
         };
         Outbound::new(&config).map_err(doing("requests to the outside cannot be set up"))

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_api::ApiConfig;
-use ringfence_control::{Control, Settings, StoredComponents, is_sealed};
+use ringfence_control::{
+    Control, LLM_TIMEOUT, LlmEndpoint, LlmSettings, Settings, StoredComponents, is_sealed,
+};
 use ringfence_model::{ApiKey, FeeBps, SystemClock, SystemRng};
+use ringfence_outbound::Limits;
 use ringfence_runtime::{Compiler, Runtime, RuntimeConfig};
 use ringfence_store::Store;
+use secrecy::SecretString;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -63,6 +67,22 @@ pub(crate) async fn open_store(database: &Database) -> Result<Store, Failure> {
     Store::connect(&database.url()).await.map_err(Into::into)
 }
 
+/// The language models that the operator has named, if any.
+fn language_models(config: &Serve) -> Result<Option<LlmEndpoint>, Failure> {
+    let Some(base_url) = config.llm_base_url.clone() else { return Ok(None) };
+    let api_key = config.llm_api_key_file.as_ref().map(|file| {
+        let key = std::fs::read_to_string(file);
+        key.map(|key| SecretString::from(key.trim()))
+            .map_err(doing(format!("the key of the language models cannot be read from {}", file.display())))
+    });
+    let models = config.llm_allow_models.iter().cloned().collect();
+    let settings = LlmSettings { base_url, api_key: api_key.transpose()?, models };
+    // A model may think for long before it says anything.
+    let patient = Limits { first_byte_timeout: LLM_TIMEOUT, idle_timeout: LLM_TIMEOUT, ..Limits::default() };
+    let outbound = config.outbound.client(patient)?;
+    Ok(Some(LlmEndpoint::new(outbound, &settings)?))
+}
+
 async fn run(config: Serve) -> Result<(), Failure> {
     let store = open_store(&config.database).await?;
     let runtime = Runtime::new(
@@ -81,10 +101,11 @@ async fn run(config: Serve) -> Result<(), Failure> {
     .map_err(doing("the sandbox cannot be set up"))?;
     let master = Source::of(&config.database)?.load(is_sealed(&store).await?)?;
     let settings = Settings {
+        llm: language_models(&config)?,
         rate_limits: config.rate_limits(),
         platform_fee: FeeBps::try_from(config.platform_fee_bps)?,
         oracle_timeout: Duration::from_secs(config.oracle_timeout_seconds),
-        outbound: Some(config.outbound.client()?),
+        outbound: Some(config.outbound.client(Limits::default())?),
         log_retention_days: config.log_retention_days,
         invocation_retention_days: config.invocation_retention_days,
         volumes_dir: Some(config.database.data_dir.join("volumes")),

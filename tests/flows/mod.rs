@@ -8,6 +8,7 @@ mod fence;
 mod fetch;
 mod job_done;
 mod limits;
+mod llm;
 mod races;
 mod record;
 mod redaction;

@@ -100,6 +100,26 @@ async fn use_accounts(host: &Host) -> Vec<String> {
     secrets
 }
 
+/// Sets a bot's secret, rightly and wrongly, and has the bot use it.
+async fn use_a_bots_secret(host: &Host, market: &Market) {
+    let (client, buyer) = (host.client(), &market.buyer);
+    let bot = Market::deploy(&client, buyer, "gate", json!({ "grants": { "secrets": ["token"] } })).await;
+    let path = format!("/bots/{bot}/secrets/token");
+    for (value, status) in [
+        (json!("the bot's own sesame"), 204),
+        (json!(["the bot's own sesame"]), 422),
+        (json!("the bot's own sesame".repeat(500)), 422),
+    ] {
+        assert_eq!(client.put(&path, &buyer.key, &json!({ "value": value })).await.status, status);
+    }
+    let input = json!({ "input": { "token": "the bot's own sesame" } });
+    let call = client.post(&format!("/bots/{bot}/invoke"), &buyer.key, &input).await;
+    assert_eq!(call.body["output"]["open"], true, "{}", call.text);
+    let shown = [call.text, client.get(&format!("/bots/{bot}/secrets"), &buyer.key).await.text];
+    assert!(shown.iter().all(|text| !text.contains("sesame")), "{shown:?}");
+    assert_eq!(host.database().tables_with("own sesame").await, [""; 0]);
+}
+
 /// The log but for the line that says where the host listens.
 fn log(host: &Host) -> String {
     let log = host.log();
@@ -113,6 +133,7 @@ async fn nothing_reaches_the_log(format: &str) -> String {
     let host = host_with(Engine::Sqlite, options(format, "true")).await;
     let market = Market::new(&host, "hostile/oracle-accept").await;
     job_done(&market).await;
+    use_a_bots_secret(&host, &market).await;
     plant(&host, &market.buyer.key).await;
     let secrets = use_accounts(&host).await;
     let log = log(&host);

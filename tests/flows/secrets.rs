@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use ringfence_testkit::{
-    Client, Engine, Host, HostOptions, PASSWORD, Tokens, expect_problem, on_both_engines,
+    Client, Engine, Host, HostOptions, Market, PASSWORD, Tokens, expect_problem, on_both_engines,
 };
 use serde_json::json;
 
@@ -15,6 +15,7 @@ on_both_engines!(
     a_wrong_master_key_is_named,
     a_key_from_the_environment,
     nothing_is_in_the_clear,
+    a_bots_secret_is_sealed_in_its_place,
 );
 
 fn said(output: &Output) -> String {
@@ -160,7 +161,7 @@ async fn nothing_is_in_the_clear(engine: Engine) {
     let host = host(engine).await;
     let tokens = host.first_admin().await;
     let store = ringfence_store::Store::connect(host.database().url()).await.unwrap();
-    let secrets = ringfence_store::secrets::all(&mut store.reader().await.unwrap()).await.unwrap();
+    let secrets = ringfence_store::secrets::page(&mut store.reader().await.unwrap(), "", 9).await.unwrap();
     assert_eq!(secrets.len(), 2);
     assert!(secrets.iter().all(|secret| secret.sealed.len() >= 80 && secret.master_key_id.len() == 12));
     let user = ringfence_store::users::by_email(&mut store.reader().await.unwrap(), "root@operators.test")
@@ -172,4 +173,59 @@ async fn nothing_is_in_the_clear(engine: Engine) {
     {
         assert!(!shown.contains(&secrets[0].sealed) && !shown.contains("$argon2"), "{shown}");
     }
+}
+
+/// It goes with the master key, and opens nowhere but where it was set.
+async fn a_bots_secret_is_sealed_in_its_place(engine: Engine) {
+    let mut host = host(engine).await;
+    let ada = Market::register(&host.client(), "Ada").await;
+    let grants = json!({ "grants": { "secrets": ["token", "other"] } });
+    let bot = Market::deploy(&host.client(), &ada, "gate", grants.clone()).await;
+    let mut second = grants;
+    second["name"] = json!("second");
+    let second = Market::deploy(&host.client(), &ada, "gate", second).await;
+    let set = async |client: Client, name: &str, value: &str| {
+        let path = format!("/bots/{bot}/secrets/{name}");
+        let set = client.put(&path, &ada.key, &json!({ "value": value })).await;
+        assert_eq!(set.status, 204, "{}", set.text);
+    };
+    let said = async |client: Client, bot: &str, token: &str| {
+        let input = json!({ "input": { "token": token } });
+        let call = client.post(&format!("/bots/{bot}/invoke"), &ada.key, &input).await.expect(200);
+        call["output"]["open"]
+            .as_bool()
+            .map_or_else(|| call["failure_code"].to_string(), |open| open.to_string())
+    };
+    set(host.client(), "token", "the first sesame").await;
+    set(host.client(), "other", "the other sesame").await;
+    for value in ["the first sesame", "the other sesame", "sesame"] {
+        assert_eq!(host.database().tables_with(value).await, [""; 0], "{value}");
+    }
+    assert_eq!(said(host.client(), &bot, "the first sesame").await, "true");
+
+    for more in [&[][..], &["--forget-old"]] {
+        let rotated = host.command(&[&["keys", "rotate"], more].concat(), "");
+        assert!(rotated.status.success(), "{rotated:?}");
+        host.kill();
+        host.restart().await;
+        assert_eq!(said(host.client(), &bot, "the first sesame").await, "true", "{more:?}");
+    }
+
+    let swap = format!(
+        "UPDATE secrets SET sealed = (SELECT sealed FROM secrets WHERE id = '{bot}/other') WHERE id = '{bot}/token'"
+    );
+    assert_eq!(host.database().meddle(&swap).await, Ok(1));
+    assert_eq!(said(host.client(), &bot, "the other sesame").await, "\"secret_unavailable\"");
+    let moved = format!(
+        "UPDATE secrets SET id = REPLACE(id, '{bot}', '{second}'), kind = REPLACE(kind, '{bot}', '{second}')
+            WHERE id = '{bot}/other'"
+    );
+    assert_eq!(host.database().meddle(&moved).await, Ok(1));
+    let other = json!({ "config": { "secret": "other" } });
+    let _ = host.client().patch(&format!("/bots/{second}"), &ada.key, &other).await.expect(200);
+    assert_eq!(said(host.client(), &second, "the other sesame").await, "\"secret_unavailable\"");
+    let log = host.log();
+    assert!(log.contains("bot's secret cannot be opened") && !log.contains("sesame"), "{log}");
+    set(host.client(), "token", "the last sesame").await;
+    assert_eq!(said(host.client(), &bot, "the last sesame").await, "true", "a new value mends it");
 }

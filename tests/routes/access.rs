@@ -49,6 +49,8 @@ const TABLE: &str = "
     post   /agents/{agent_id}/rotate-key                      +xxx+x  --     ---        x     ?
 
     post   /components                                        +++x++  ++     ++x        x     ?
+    post   /components/check                                  +++x++  ++     ++x        x     ?
+    post   /components/check?bot_id={bot_id}                  +++x++  --     --x        x     ?
     get    /components                                        ++++++  ++     +++        x     ?
     get    /components/{digest}                               ++++++  --     ---        x     ?
 
@@ -58,6 +60,9 @@ const TABLE: &str = "
     patch  /bots/{bot_id}                                     +++x++  --     ---        x     ?
     delete /bots/{bot_id}                                     +++x++  --     ---        x     ?
     post   /bots/{bot_id}/invoke                              +++x++  --     ---        x     ?
+    get    /bots/{bot_id}/secrets                             ++++++  --     ---        x     ?
+    put    /bots/{bot_id}/secrets/{name}                      +++x++  --     ---        x     ?
+    delete /bots/{bot_id}/secrets/{name}                      +++x++  --     ---        x     ?
     get    /bots/{bot_id}/invocations                         ++++++  --     ---        +     ?
     get    /bots/{bot_id}/invocations/{invocation_id}         ++++++  --     ---        +     ?
     get    /bots/{bot_id}/invocations/{invocation_id}/logs    ++++++  --     ---        +     ?

@@ -86,6 +86,7 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
         route(("PATCH", "/agents/{agent_id}"), buyer, json!({ "name": "B." }), (200, FEW_FIELDS)),
         route(("POST", "/bots"), buyer, deploy, (201, ONE_BOT)),
         route(("PATCH", "/bots/{bot_id}"), buyer, change, (200, ONE_BOT)),
+        route(("PUT", "/bots/{bot_id}/secrets/{name}"), buyer, json!({ "value": "x" }), (204, FEW_FIELDS)),
         route(("POST", "/bots/{bot_id}/invoke"), buyer, json!({ "input": 1 }), (200, None)),
         route(("POST", "/jobs"), buyer, market.job(json!({})), (201, None)),
         route(("POST", "/jobs/{task_id}/fund"), buyer, json!({}), (200, NEXT_TO_NOTHING)),
@@ -98,6 +99,7 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
         ("/jobs/{task_id}/cancel", cancelled.as_str()),
         ("{agent_id}", &market.buyer.id),
         ("{bot_id}", &bot),
+        ("{name}", "token"),
         ("{task_id}", &job),
     ];
     filled(routes, &things)

@@ -1,10 +1,18 @@
 use reqwest::Method;
-use ringfence_testkit::{Engine, HostOptions, Market, expect_problem, guest, on_both_engines};
+use ringfence_testkit::{
+    Answer, Client, Engine, HostOptions, Market, expect_problem, guest, on_both_engines, send,
+};
+use serde_json::json;
 
 use super::refuses_without_a_key;
 use crate::{host, host_with};
 
-on_both_engines!(upload_get_list, what_is_no_component_is_refused, what_is_too_large_is_refused);
+on_both_engines!(
+    upload_get_list,
+    what_is_no_component_is_refused,
+    what_is_too_large_is_refused,
+    a_check_tells_what_an_upload_would,
+);
 
 async fn upload_get_list(engine: Engine) {
     let host = host(engine).await;
@@ -41,6 +49,61 @@ async fn upload_get_list(engine: Engine) {
     }
     let theirs = client.upload(&bob.key, guest("echo")).await.expect(201);
     assert_eq!(theirs["digest"], echo["digest"], "another org has the same under the same name");
+}
+
+async fn check(client: &Client, key: &str, bot: &str, wasm: Vec<u8>) -> Answer {
+    let path = format!("/components/check{bot}");
+    let request = client.request(Method::POST, &path, key);
+    send(request.header("content-type", "application/wasm").body(wasm)).await
+}
+
+async fn a_check_tells_what_an_upload_would(engine: Engine) {
+    let host = host(engine).await;
+    let client = host.client();
+    let (ada, bob) = (Market::register(&client, "Ada").await, Market::register(&client, "Bob").await);
+    let checked = check(&client, &ada.key, "", guest("notes")).await.expect(200);
+    assert_eq!((&checked["kind"], &checked["uploaded"]), (&json!("bot"), &json!(false)));
+    assert_eq!((&checked["capabilities"], &checked["grants"]), (&json!(["config", "kv"]), &json!({})));
+    assert_eq!(checked["missing"].as_array().unwrap().len(), 1, "{checked}");
+    assert_eq!(checked["missing"][0]["capability"], "kv");
+    assert_eq!(client.get("/components", &ada.key).await.expect(200)["total"], 0, "nothing is stored");
+    let kept = std::fs::read_dir(host.folder().join("compiled")).unwrap();
+    let compiled = kept.filter(|file| file.as_ref().unwrap().path().extension() == Some("cwasm".as_ref()));
+    assert_eq!(compiled.count(), 0, "nothing is kept");
+
+    // What the upload then says is the same, and what the check proposes is enough.
+    let uploaded = client.upload(&ada.key, guest("notes")).await.expect(201);
+    for field in ["digest", "kind", "size_bytes", "imports", "capabilities"] {
+        assert_eq!(checked[field], uploaded[field], "{field}");
+    }
+    let grants = &checked["missing"][0]["example"];
+    let bot = json!({ "name": "notes", "component": uploaded["digest"] });
+    let without = client.post("/bots", &ada.key, &bot).await;
+    expect_problem(&without, 422, "grant_missing");
+    let detail = without.text_at("/detail");
+    assert!(detail.contains(&format!("`kv`, for example by \"grants\": {grants}")), "{detail}");
+    let mut with = bot;
+    with["grants"] = grants.clone();
+    let notes =
+        client.post("/bots", &ada.key, &with).await.expect(201)["bot_id"].as_str().unwrap().to_owned();
+    let again = check(&client, &ada.key, "", guest("notes")).await.expect(200);
+    assert_eq!((&again["uploaded"], &again["missing"]), (&json!(true), &checked["missing"]));
+
+    // Compared with what is deployed.
+    let named = check(&client, &ada.key, &format!("?bot_id={notes}"), guest("notes")).await.expect(200);
+    assert_eq!((&named["grants"], &named["missing"]), (grants, &json!([])));
+    let echo = Market::deploy(&client, &ada, "echo", json!({})).await;
+    let echo = format!("?bot_id={echo}");
+    let named = check(&client, &ada.key, &echo, guest("notes")).await.expect(200);
+    assert_eq!((&named["grants"], &named["missing"]), (&json!({}), &checked["missing"]));
+    let oracle = guest("hostile/oracle-accept");
+    expect_problem(&check(&client, &ada.key, &echo, oracle).await, 422, "other_kind");
+    expect_problem(&check(&client, &bob.key, &echo, guest("echo")).await, 404, "bot_not_found");
+    expect_problem(&check(&client, &ada.key, "?bot_id=x", guest("echo")).await, 422, "invalid_query");
+    expect_problem(&check(&client, &ada.key, "", unknown_import()).await, 422, "unknown_imports");
+    expect_problem(&check(&client, &ada.key, "", Vec::new()).await, 422, "component_empty");
+    let json = client.request(Method::POST, "/components/check", &ada.key).json(&1);
+    expect_problem(&send(json).await, 415, "unsupported_media_type");
 }
 
 async fn what_is_no_component_is_refused(engine: Engine) {

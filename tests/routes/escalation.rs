@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use ringfence_testkit::{Answer, Engine, expect_problem, on_both_engines};
+use ringfence_testkit::{Answer, Engine, expect_problem, guest, on_both_engines};
 use serde_json::{Value, json};
 
 use super::world::{Caller, Who, World};
 use crate::host;
 
-on_both_engines!(a_role_is_an_admins_to_give, no_key_makes_a_wider_one, no_policy_lets_anyone_give_more);
+on_both_engines!(
+    a_role_is_an_admins_to_give,
+    no_key_makes_a_wider_one,
+    no_policy_lets_anyone_give_more,
+    who_deploys_does_not_grant,
+);
 
 /// Every user's role and org.
 async fn roles(world: &World) -> BTreeMap<String, Value> {
@@ -212,4 +217,58 @@ async fn no_policy_lets_anyone_give_more(engine: Engine) {
     let own_org = named(&world, "B's admin");
     let answer = client.patch(&format!("/users/{own}"), &own_org.credential, &json!({ "name": "x" })).await;
     expect_problem(&answer, 404, "user_not_found");
+}
+
+/// A key that deploys new versions leaves a bot's grants as they are, whichever way it goes about it.
+async fn who_deploys_does_not_grant(engine: Engine) {
+    let host = host(engine).await;
+    let world = World::new(&host).await;
+    let (client, buyer) = (&world.client, &world.market.buyer);
+    let notes = client.upload(&buyer.key, guest("notes")).await.expect(201)["digest"].clone();
+    let own = |scopes: Value| json!({ "name": "x", "agent_id": buyer.id, "scopes": scopes });
+    let deployer = key(&world, &buyer.key, own(json!(["bots:write", "bots:read"]))).await;
+    let granter = key(&world, &buyer.key, own(json!(["bots:grant"]))).await;
+    let both = key(&world, &buyer.key, own(json!(["bots:write", "bots:grant"]))).await;
+    let grants = |bytes: u32| json!({ "kv": { "quota_bytes": bytes } });
+    let bot = |name: &str, grants: Value| json!({ "name": name, "component": notes, "grants": grants });
+
+    for (by, scope) in [(&deployer, "`bots:grant`"), (&granter, "`bots:write`")] {
+        let refused = client.post("/bots", by, &bot("notes", grants(1000))).await;
+        expect_problem(&refused, 403, "scope_missing");
+        assert!(refused.text_at("/detail").contains(scope), "{}", refused.text);
+    }
+    let made = client.post("/bots", &both, &bot("notes", grants(1000))).await.expect(201);
+    let path = format!("/bots/{}", made["bot_id"].as_str().unwrap());
+    for other in [grants(1001), grants(999), json!({})] {
+        let change = json!({ "grants": other, "description": "and more" });
+        expect_problem(&client.patch(&path, &deployer, &change).await, 403, "scope_missing");
+    }
+    let before = client.get(&path, &buyer.key).await.expect(200);
+    assert_eq!((&before["grants"], &before["version"]), (&grants(1000), &json!(1)), "nothing was changed");
+    // What leaves them as they are is a deployer's to do.
+    for change in [json!({ "component": notes }), json!({ "grants": grants(1000), "description": "new" })] {
+        let _ = client.patch(&path, &deployer, &change).await.expect(200);
+    }
+    let none = json!({ "name": "plain", "component": world.common_component(), "grants": {} });
+    let _ = client.post("/bots", &deployer, &none).await.expect(201);
+    expect_problem(
+        &client.patch(&path, &granter, &json!({ "grants": grants(1) })).await,
+        403,
+        "scope_missing",
+    );
+    let widened = client.patch(&path, &both, &json!({ "grants": grants(2000) })).await.expect(200);
+    assert_eq!(widened["grants"], grants(2000));
+
+    // Operators can take the right away from all who have it by their role.
+    let text = "forbid (principal, action == Ringfence::Action::\"bots:grant\", resource);";
+    let policy = json!({ "name": "no-grants", "text": text });
+    let _ = client.post("/admin/policies", &world.root, &policy).await.expect(201);
+    for change in
+        [json!({ "grants": grants(3000) }), json!({ "grants": {}, "component": world.common_component() })]
+    {
+        expect_problem(&client.patch(&path, &buyer.key, &change).await, 403, "forbidden_by_policy");
+    }
+    let answer = client.post("/bots", &buyer.key, &bot("another", grants(1))).await;
+    expect_problem(&answer, 403, "forbidden_by_policy");
+    let _ = client.patch(&path, &buyer.key, &json!({ "grants": grants(2000) })).await.expect(200);
 }

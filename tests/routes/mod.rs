@@ -13,6 +13,7 @@ mod ledger;
 mod logs;
 mod mass_assignment;
 mod openapi;
+mod secrets;
 mod sizes;
 mod submissions;
 mod usage;

@@ -126,6 +126,11 @@ impl World {
         caller(name, &self.client.log_in(email).await.access, Who::User { email })
     }
 
+    /// The digest of a component that every org has and that needs no grant.
+    pub(super) fn common_component(&self) -> &str {
+        &self.things.common
+    }
+
     /// Asks for an operation as a caller who may would ask.
     pub(super) async fn ask(&self, operation: &str, caller: &Caller) -> Answer {
         let (method, template) = operation.split_once(' ').unwrap();
@@ -140,7 +145,7 @@ impl World {
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
         let request = self.client.request(method, &path, &self.credential(operation, caller).await);
         send(match self.body(operation, caller).await {
-            _ if operation == "post /components" => {
+            _ if operation.starts_with("post /components") => {
                 request.header("content-type", "application/wasm").body(guest("echo"))
             }
             Some(body) => request.json(&body),
@@ -173,6 +178,14 @@ impl World {
             ("delete /admin/policies/{policy_id}", _) => {
                 made(&self.client, "/admin/policies", &self.root, &new_policy(), "/policy_id").await
             }
+            ("delete /bots/{bot_id}/secrets/{name}", "name") => {
+                let name = fresh("secret");
+                let path = format!("/bots/{}/secrets/{name}", things.bot_id);
+                let set = self.client.put(&path, &market.buyer.key, &json!({ "value": "x" })).await;
+                assert_eq!(set.status, 204, "{}", set.text);
+                name
+            }
+            (_, "name") => "token".to_owned(),
             (_, "org_id") => self.org_a.clone(),
             (_, "agent_id") => market.buyer.id.clone(),
             (_, "bot_id") => things.bot_id.clone(),
@@ -212,6 +225,7 @@ impl World {
             "post /agents/{agent_id}/rotate-key" => json!({ "grace_seconds": 86_400 }),
             "post /bots" => json!({ "name": fresh("bot"), "component": self.things.common }),
             "patch /bots/{bot_id}" => json!({ "description": "Changed." }),
+            "put /bots/{bot_id}/secrets/{name}" => json!({ "value": "open sesame" }),
             "post /bots/{bot_id}/invoke" => json!({ "input": 1 }),
             "post /jobs" => match &caller.who {
                 Who::Agent { oracle, .. } => market.job(json!({ "oracle": oracle })),

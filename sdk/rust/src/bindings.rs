@@ -27,7 +27,7 @@ pub mod oracle {
     });
 }
 
-pub(crate) use bot::ringfence::guest::{config, kv, log};
+pub(crate) use bot::ringfence::guest::{config, kv, llm, log, secrets};
 
 pub fn export_bot<I, O, E>(handle: fn(I) -> Result<O, E>, task: bot::Task) -> Result<String, bot::Failure>
 where

@@ -46,9 +46,11 @@ mod failure;
 mod host;
 pub mod http;
 pub mod kv;
+pub mod llm;
 pub mod log;
 mod oracle;
 mod parse;
+pub mod secrets;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 #[cfg(target_family = "wasm")]

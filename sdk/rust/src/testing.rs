@@ -18,13 +18,14 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::http::{self, Request, Response};
+use crate::llm;
 use crate::log::Level;
 use crate::{BotInput, Failure, Job, Submission, Verdict};
 
@@ -46,6 +47,9 @@ type Http = Box<dyn FnMut(&Request) -> Result<Response, http::Error>>;
 struct State {
     logs: Vec<LogLine>,
     config: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
+    llm_answers: VecDeque<String>,
+    llm_requests: Vec<llm::Request>,
     kv: BTreeMap<String, Vec<u8>>,
     kv_max_bytes: Option<usize>,
     http: Option<Http>,
@@ -80,6 +84,23 @@ impl Host {
     pub fn with_config(self, key: &str, value: &str) -> Self {
         STATE.with_borrow_mut(|state| state.config.insert(key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Grants a secret and sets its value.
+    pub fn with_secret(self, name: &str, value: &str) -> Self {
+        STATE.with_borrow_mut(|state| state.secrets.insert(name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// What a language model answers next; several are given in their order. When there is none left, it is unavailable.
+    pub fn with_llm_answer(self, content: &str) -> Self {
+        STATE.with_borrow_mut(|state| state.llm_answers.push_back(content.to_owned()));
+        self
+    }
+
+    /// What language models were asked so far.
+    pub fn llm_requests(&self) -> Vec<llm::Request> {
+        STATE.with_borrow(|state| state.llm_requests.clone())
     }
 
     /// Puts a value into the key-value store.
@@ -163,6 +184,7 @@ pub(crate) mod imports {
     use super::{LogLine, STATE};
     use crate::http::{self, Request, Response};
     use crate::kv::Error;
+    use crate::llm::{self, FinishReason};
     use crate::log::Level;
 
     pub(crate) fn log_write(level: Level, message: &str, fields: &[(String, String)]) {
@@ -176,6 +198,30 @@ pub(crate) mod imports {
 
     pub(crate) fn config_entries() -> Vec<(String, String)> {
         STATE.with_borrow(|state| state.config.clone().into_iter().collect())
+    }
+
+    pub(crate) fn secret(name: &str) -> Result<String, crate::secrets::Error> {
+        let value = STATE.with_borrow(|state| state.secrets.get(name).cloned());
+        let detail = || format!("the secret `{name}` was not granted to this bot");
+        value.ok_or_else(|| crate::secrets::Error::NotGranted(detail()))
+    }
+
+    pub(crate) fn llm_complete(request: &llm::Request) -> Result<llm::Response, llm::Error> {
+        STATE.with_borrow_mut(|state| {
+            state.llm_requests.push(request.clone());
+            let unavailable =
+                llm::Error::Unavailable { message: "there is no answer left".to_owned(), retryable: true };
+            let content = state.llm_answers.pop_front().ok_or(unavailable)?;
+            let tokens = |text: &str| text.len().div_ceil(3) as u64;
+            Ok(llm::Response {
+                input_tokens: request.messages.iter().map(|(_, content)| 4 + tokens(content)).sum(),
+                output_tokens: tokens(&content),
+                estimated: true,
+                finish_reason: FinishReason::Stop,
+                model: request.model.clone(),
+                content,
+            })
+        })
     }
 
     pub(crate) fn kv_get(key: &str) -> Result<Option<Vec<u8>>, Error> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringfence_model::{Sha256, Timestamp};
-use ringfence_runtime::{ComponentSource, InvalidComponent, Kind, PrepareError, Runtime};
+use ringfence_model::{BotId, Sha256, Timestamp};
+use ringfence_runtime::{ComponentInfo, ComponentSource, InvalidComponent, Kind, PrepareError, Runtime};
 use ringfence_store::components::{self, Component, ComponentKind};
 use ringfence_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::policy::{Action, Resource};
-use crate::{Caller, Control, Denied, Internal, Page};
+use crate::{BotError, BotView, Caller, Control, Denied, Grants, Internal, MissingGrant, Page};
 
 /// A stored component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,6 +35,29 @@ pub struct ComponentView {
     pub created_at: Timestamp,
 }
 
+/// What an upload would store, and what a bot would need to run it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct CheckView {
+    /// The SHA-256 of its bytes: its name, once it is uploaded.
+    #[schema(value_type = String)]
+    pub digest: Sha256,
+    /// `bot` or `oracle`, by the world that it exports.
+    #[schema(value_type = String, example = "bot")]
+    pub kind: ComponentKind,
+    /// Its size.
+    pub size_bytes: u64,
+    /// All interfaces that it imports.
+    pub imports: Vec<String>,
+    /// What it can use if it is granted.
+    pub capabilities: Vec<String>,
+    /// Whether the org has uploaded it already.
+    pub uploaded: bool,
+    /// What the bot was granted that it was compared with; nothing, if there is none.
+    pub grants: Grants,
+    /// What would have to be granted besides before it could be deployed, there or anew.
+    pub missing: Vec<MissingGrant>,
+}
+
 /// Why a use case of components was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ComponentError {
@@ -50,6 +73,17 @@ pub enum ComponentError {
     /// The caller's org has no such component.
     #[error("there is no component with this digest")]
     NotFound,
+    /// The bot to compare with is not there, or not to be read.
+    #[error(transparent)]
+    Bot(#[from] BotError),
+    /// The bot to compare with is of the other kind.
+    #[error("the component is of the kind `{found}`, and the bot runs one of the kind `{expected}`")]
+    OtherKind {
+        /// What the bot is.
+        expected: ComponentKind,
+        /// What the component is.
+        found: ComponentKind,
+    },
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -125,7 +159,76 @@ impl Upload {
     }
 }
 
+/// A component that the caller may have looked at.
+pub struct Check {
+    runtime: Runtime,
+    tenant: Arc<str>,
+    wasm: Bytes,
+    known: Option<Component>,
+    bot: Option<BotView>,
+}
+
+impl Check {
+    /// Does what is long in an upload, and keeps nothing of it. Dropping the future ends the compiler.
+    ///
+    /// # Errors
+    /// [`ComponentError::Invalid`] says what is wrong with the bytes; [`ComponentError::OtherKind`];
+    /// [`ComponentError::Busy`].
+    pub async fn run(self) -> Result<CheckView, ComponentError> {
+        let uploaded = self.known.is_some();
+        let mut view = match self.known {
+            Some(Component { digest, kind, size_bytes, imports, capabilities, .. }) => {
+                let (grants, missing) = Default::default();
+                CheckView { digest, kind, size_bytes, imports, capabilities, uploaded, grants, missing }
+            }
+            None => {
+                let ComponentInfo { digest, kind, imports, capabilities, size_bytes } =
+                    self.runtime.check(self.wasm, &self.tenant).await?;
+                let (kind, (grants, missing)) = (kind_of(kind), Default::default());
+                CheckView { digest, kind, size_bytes, imports, capabilities, uploaded, grants, missing }
+            }
+        };
+        if let Some(bot) = self.bot {
+            if bot.kind != view.kind {
+                return Err(ComponentError::OtherKind { expected: bot.kind, found: view.kind });
+            }
+            view.grants = bot.grants;
+        }
+        view.missing = view.grants.missing_for(&view.capabilities);
+        Ok(view)
+    }
+}
+
+fn kind_of(kind: Kind) -> ComponentKind {
+    match kind {
+        Kind::Bot => ComponentKind::Bot,
+        Kind::Oracle => ComponentKind::Oracle,
+    }
+}
+
 impl Control {
+    /// Begins to look at a component without storing it: permits that, as an upload, and reads the bot of the caller's
+    /// org that it is compared with, if there is one.
+    ///
+    /// # Errors
+    /// [`ComponentError::Denied`]; [`ComponentError::Bot`].
+    pub async fn begin_check(
+        &self,
+        caller: &Caller,
+        wasm: Bytes,
+        bot: Option<&BotId>,
+    ) -> Result<Check, ComponentError> {
+        self.permit(caller, Action::ComponentsUpload, Resource::Org(caller.org())).await?;
+        let bot = match bot {
+            Some(id) => Some(self.bot(caller, id).await?),
+            None => None,
+        };
+        let digest = Sha256::of(&wasm);
+        let known = components::get(&mut self.store.reader().await?, caller.org(), &digest).await?;
+        let (runtime, tenant) = (self.runtime.clone(), caller.org().as_str().into());
+        Ok(Check { runtime, tenant, wasm, known, bot })
+    }
+
     /// Begins an upload: permits it, and writes down who may not.
     ///
     /// # Errors
@@ -160,10 +263,7 @@ impl Control {
         let component = Component {
             org_id: caller.org().clone(),
             digest,
-            kind: match info.kind {
-                Kind::Bot => ComponentKind::Bot,
-                Kind::Oracle => ComponentKind::Oracle,
-            },
+            kind: kind_of(info.kind),
             size_bytes: info.size_bytes,
             imports: info.imports,
             capabilities: info.capabilities,

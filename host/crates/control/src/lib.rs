@@ -19,6 +19,7 @@ mod kv;
 mod ledger;
 mod limits;
 mod live;
+mod llm;
 mod oracles;
 mod policy;
 mod recorder;
@@ -46,18 +47,19 @@ pub use accounts::{AccountError, AgentChanges, AgentView, NewAgent, OwnAgentView
 pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainReport, ListAudit, verify_audit};
 pub use bots::{
     BotChanges, BotError, BotLogLineView, BotLogs, BotView, DirectoryAccess, DirectoryGrant, FollowEvent,
-    FollowLogs, Grants, HttpGrant, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LogFilter,
-    LogLineView, LogPolicy, MAX_FOLLOW, NewBot, UsageView,
+    FollowLogs, Grants, HttpGrant, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LlmGrant,
+    LogFilter, LogLineView, LogPolicy, MAX_FOLLOW, MissingGrant, NewBot, NewSecret, SecretView, UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use compiled::{PrecompileReport, components_in_use, precompile};
-pub use components::{ComponentError, ComponentView, StoredComponents, Upload};
+pub use components::{Check, CheckView, ComponentError, ComponentView, StoredComponents, Upload};
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};
 pub use jobs::{ClaimView, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, SortJobs};
 pub use ledger::{BalanceView, DepositView, LedgerError, NewDeposit};
 pub use limits::{Counted, LimitGroup, LimitState, Limited, RateLimits};
+pub use llm::{BadLlmSettings, LLM_TIMEOUT, LlmEndpoint, LlmSettings};
 pub use policy::{
     Action, BadPolicy, Denied, NewPolicy, Permission, PolicyChanges, PolicyError, PolicyView, Reach,
     permission_table, policy_schema,
@@ -91,6 +93,8 @@ pub struct Settings {
     pub volumes_dir: Option<std::path::PathBuf>,
     /// The client for requests to the outside. A command that runs no guests has none.
     pub outbound: Option<Outbound>,
+    /// Where language models are. Without it, guests are told that there are none.
+    pub llm: Option<LlmEndpoint>,
 }
 
 impl Default for Settings {
@@ -105,6 +109,7 @@ impl Default for Settings {
             invocation_retention_days: 365,
             volumes_dir: None,
             outbound: None,
+            llm: None,
         }
     }
 }

@@ -11,6 +11,8 @@ use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use crate::Internal;
 
 const KEY_BYTES: usize = 32;
+/// How many secrets are in memory while all of them get a new seal.
+const RESEALED_AT_A_TIME: u32 = 256;
 
 /// The keys that seal the host's secrets: the first one seals, every one opens.
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl MasterKeys {
         Ok((BASE64.encode([&nonce[..], &sealed].concat()), key.id.clone()))
     }
 
-    fn open(&self, secret: &Secret) -> Result<SecretBox<Vec<u8>>, SealError> {
+    pub(crate) fn open(&self, secret: &Secret) -> Result<SecretBox<Vec<u8>>, SealError> {
         let tampered = || SealError::Tampered(secret.id.clone());
         let key = self.0.iter().find(|key| key.id == secret.master_key_id);
         let key = key.ok_or_else(|| SealError::UnknownKey {
@@ -180,6 +182,21 @@ pub(crate) async fn keep(
     Ok(secrets::insert(tx, &secret).await?)
 }
 
+/// Keeps a secret of an org's, in the place of the one of this id if there is one.
+pub(crate) async fn put(
+    tx: &mut Tx,
+    master: &MasterKeys,
+    (clock, rng): (&dyn Clock, &dyn Rng),
+    org: &OrgId,
+    (id, kind): (&str, &str),
+    bytes: &[u8],
+) -> Result<(), Internal> {
+    let (sealed, master_key_id) = master.seal(id, kind, bytes, rng)?;
+    let (id, org_id, kind) = (id.to_owned(), org.clone(), kind.to_owned());
+    let secret = Secret { id, org_id, kind, sealed, master_key_id, created_at: clock.now() };
+    Ok(secrets::put(tx, &secret).await?)
+}
+
 /// A secret that was opened.
 pub(crate) struct Opened {
     pub(crate) id: String,
@@ -201,7 +218,7 @@ pub(crate) async fn of_kind(store: &Store, master: &MasterKeys, kind: &str) -> R
 /// # Errors
 /// [`Internal`] if the database fails.
 pub async fn is_sealed(store: &Store) -> Result<bool, Internal> {
-    Ok(!secrets::all(&mut store.reader().await?).await?.is_empty())
+    Ok(secrets::any(&mut store.reader().await?).await?)
 }
 
 /// Seals every secret under the first master key; how many were sealed under another one before.
@@ -210,18 +227,25 @@ pub async fn is_sealed(store: &Store) -> Result<bool, Internal> {
 /// [`Internal::Secret`] if one cannot be opened: then nothing is changed.
 pub async fn reseal_all(store: &Store, master: &MasterKeys, rng: &dyn Rng) -> Result<u32, Internal> {
     let mut tx = store.begin().await?;
-    let mut resealed = 0;
-    for secret in secrets::all(&mut tx).await? {
-        // Opened even if it needs no new seal: whoever rotates keys wants to know that all of them can be.
-        let bytes = master.open(&secret)?;
-        if secret.master_key_id == master.sealing_id() {
-            continue;
+    let (mut resealed, mut after) = (0, String::new());
+    loop {
+        let page = secrets::page(&mut tx, &after, RESEALED_AT_A_TIME).await?;
+        for secret in &page {
+            // Opened even if it needs no new seal: whoever rotates keys wants to know that all of them can be.
+            let bytes = master.open(secret)?;
+            if secret.master_key_id == master.sealing_id() {
+                continue;
+            }
+            let (sealed, new_key) = master.seal(&secret.id, &secret.kind, bytes.expose_secret(), rng)?;
+            if !secrets::reseal(&mut tx, &secret.id, &sealed, &new_key, &secret.master_key_id).await? {
+                return Err(Internal::Invariant(
+                    "a secret was resealed by somebody else meanwhile; try again",
+                ));
+            }
+            resealed += 1;
         }
-        let (sealed, new_key) = master.seal(&secret.id, &secret.kind, bytes.expose_secret(), rng)?;
-        if !secrets::reseal(&mut tx, &secret.id, &sealed, &new_key, &secret.master_key_id).await? {
-            return Err(Internal::Invariant("a secret was resealed by somebody else meanwhile; try again"));
-        }
-        resealed += 1;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.id);
     }
     tx.commit().await?;
     Ok(resealed)

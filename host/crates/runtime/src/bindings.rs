@@ -10,6 +10,7 @@ pub(crate) mod bot {
             "ringfence:guest/kv.delete": async | trappable,
             "ringfence:guest/kv.compare-and-swap": async | trappable,
             "ringfence:guest/kv.list-keys": async | trappable,
+            "ringfence:guest/llm.complete": async | trappable,
             default: trappable,
         },
         exports: { default: async },
@@ -30,4 +31,4 @@ pub(crate) mod oracle {
     });
 }
 
-pub(crate) use bot::ringfence::guest::{config, kv, log, types};
+pub(crate) use bot::ringfence::guest::{config, kv, llm, log, secrets, types};

@@ -124,6 +124,8 @@ fn measure(store: &Store<State>, frame: &Frame<'_>, cpu: Duration) -> Usage {
         host_calls: state.meter.host_calls(),
         egress_sent_bytes: state.http.traffic().sent_bytes(),
         egress_received_bytes: state.http.traffic().received_bytes(),
+        llm_input_tokens: state.llm.input,
+        llm_output_tokens: state.llm.output,
         ..Usage::default()
     }
 }

@@ -1,6 +1,7 @@
 //! From bytes to something that can be called: the memory cache, then the disk cache, then the compiler.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use wasmtime::component::Component;
 
 use crate::cache::{DiskCache, Loaded, LoadedCache};
 use crate::child::{self, CompileError, CompileLimits};
-use crate::component::{self, InvalidComponent, Linkers};
+use crate::component::{self, ComponentInfo, InvalidComponent, Linkers};
 use crate::digest::Digest;
 use crate::refused::Refused;
 use crate::slots::{Slot, Slots};
@@ -130,18 +131,50 @@ impl Loader {
 
         let wasm = source().await.map_err(LoadError::Source)?;
         let size = wasm.len() as u64;
-        let code = {
-            let _urgent = Urgent::new(&self.urgent);
-            let slot = tokio::time::timeout(self.patience, self.slots.take(tenant)).await;
-            let slot = slot.map_err(|_| LoadError::Busy)?.map_err(|_| LoadError::Busy)?;
-            self.compile(digest, wasm, Some(slot)).await?
-        };
+        let code = self.compile_now(digest, wasm, tenant).await?;
         let loader = Arc::clone(self);
         let adopted = tokio::task::spawn_blocking(move || loader.adopt(digest, size, &code));
         adopted.await.map_err(|_| LoadError::Interrupted)?.map_err(|error| {
             self.remember(digest, &error);
             error.into()
         })
+    }
+
+    /// What there is to know of a component that nobody has asked to keep: it is compiled, looked at and forgotten.
+    pub(crate) async fn check(
+        self: &Arc<Self>,
+        digest: Digest,
+        tenant: &Arc<str>,
+        wasm: Bytes,
+    ) -> Result<ComponentInfo, LoadError<Infallible>> {
+        if let Some(loaded) = self.loaded.get(&digest) {
+            return Ok(loaded.info.clone());
+        }
+        if let Some(error) = self.refused.get(&digest) {
+            return Err(LoadError::Invalid(error));
+        }
+        let size_bytes = wasm.len() as u64;
+        let code = self.compile_now(digest, wasm, tenant).await?;
+        let loader = Arc::clone(self);
+        let checked = tokio::task::spawn_blocking(move || {
+            let component = loader.revive(&code)?;
+            let inspected = component::inspect(&component, &loader.linkers, digest, size_bytes);
+            inspected.map(|(info, _)| info).map_err(CompileError::Invalid)
+        });
+        checked.await.map_err(|_| LoadError::Interrupted)?.map_err(Into::into)
+    }
+
+    /// Compiles for somebody who waits for it, in turn.
+    async fn compile_now<E>(
+        &self,
+        digest: Digest,
+        wasm: Bytes,
+        tenant: &Arc<str>,
+    ) -> Result<Vec<u8>, LoadError<E>> {
+        let _urgent = Urgent::new(&self.urgent);
+        let slot = tokio::time::timeout(self.patience, self.slots.take(tenant)).await;
+        let slot = slot.map_err(|_| LoadError::Busy)?.map_err(|_| LoadError::Busy)?;
+        self.compile(digest, wasm, Some(slot)).await
     }
 
     /// Compiles ahead of any call and keeps the code on disk. Takes no slot: it begins when nobody needs a compiler and
@@ -260,18 +293,23 @@ impl Loader {
             .ok()
     }
 
-    /// Takes over what a compiler of this host has just made, and keeps it.
-    fn adopt(&self, digest: Digest, size: u64, code: &[u8]) -> Result<Arc<Loaded>, CompileError> {
+    /// Makes a component of what a compiler of this host has just made.
+    fn revive(&self, code: &[u8]) -> Result<Component, CompileError> {
         #[expect(
             unsafe_code,
             reason = "these bytes were made a moment ago by this engine, or by this host's own child with an equal one"
         )]
         let component = unsafe { Component::deserialize(&self.engine, code) };
         // The pool has its say only now.
-        let component = component.map_err(|error| match component::needs_too_much(format!("{error:#}")) {
+        component.map_err(|error| match component::needs_too_much(format!("{error:#}")) {
             Ok(invalid) => CompileError::Invalid(invalid),
             Err(reason) => CompileError::Failed(format!("compiled code does not load: {reason}")),
-        })?;
+        })
+    }
+
+    /// Takes over what a compiler of this host has just made, and keeps it.
+    fn adopt(&self, digest: Digest, size: u64, code: &[u8]) -> Result<Arc<Loaded>, CompileError> {
+        let component = self.revive(code)?;
         let loaded = self.finish(&component, digest, size).map_err(CompileError::Invalid)?;
         // The cache is a help, not a promise: what cannot be kept is compiled again next time.
         if let Err(reason) = self.keep(digest, size, code) {

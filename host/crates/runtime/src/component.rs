@@ -45,8 +45,8 @@ pub struct ComponentInfo {
     pub kind: Kind,
     /// The interfaces that it imports, with versions, in its own order.
     pub imports: Vec<String>,
-    /// The capabilities that its imports speak of, sorted: `config`, `http` (links for every bot; without the
-    /// grant a request is denied), `kv` (a call needs a store). Those that everyone has are not listed.
+    /// The capabilities that its imports speak of, sorted: `config`, `http` (links for every bot; without the grant a
+    /// request is denied), `kv`, `llm` and `secrets` (a call needs them granted). Those that everyone has are not listed.
     pub capabilities: Vec<String>,
     /// Its size as uploaded.
     pub size_bytes: u64,
@@ -258,7 +258,8 @@ pub(crate) enum Linked {
 }
 
 /// Interfaces of `ringfence:guest` 0.1 that a bot may import, and whether an oracle may as well.
-const GUEST_INTERFACES: [(&str, bool); 4] = [("types", true), ("log", true), ("config", true), ("kv", false)];
+const GUEST_INTERFACES: [(&str, bool); 6] =
+    [("types", true), ("log", true), ("config", true), ("kv", false), ("secrets", false), ("llm", false)];
 
 /// Packages of WASI 0.2 whose interfaces the linker has.
 const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
@@ -346,6 +347,8 @@ fn capabilities(imports: &[String]) -> Vec<String> {
         ("config", "ringfence:guest/config@"),
         ("http", "wasi:http/outgoing-handler@"),
         ("kv", "ringfence:guest/kv@"),
+        ("llm", "ringfence:guest/llm@"),
+        ("secrets", "ringfence:guest/secrets@"),
     ]
     .into_iter()
     .filter(|(_, prefix)| imported(prefix))

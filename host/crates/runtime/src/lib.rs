@@ -52,6 +52,8 @@ pub use capability::clock::CLOCK_STEP_NS;
 pub use capability::directories::{Access, Directory, MAX_ENTRIES, MAX_FILE_WORK, MAX_OPEN, REMOVED_PREFIX};
 pub use capability::http::HttpGrant;
 pub use capability::kv::{KvError, KvStore, MAX_KEY_BYTES, MAX_LISTED_KEYS};
+pub use capability::llm::{Completed, Completion, LanguageModel, Llm, LlmError};
+pub use capability::secrets::Secrets;
 pub use child::{CompileLimits, compile_from_stdin};
 pub use compile::Compiler;
 pub use component::{ComponentInfo, InvalidComponent, Kind};

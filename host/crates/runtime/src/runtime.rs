@@ -1,6 +1,7 @@
 //! The door to the sandbox.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -151,6 +152,21 @@ pub enum PrepareError {
     /// The host could not compile: its child cannot be started, or its code does not fit. Internal: not for clients.
     #[error("the host could not compile: {0}")]
     Failed(String),
+}
+
+impl From<LoadError<Infallible>> for PrepareError {
+    fn from(error: LoadError<Infallible>) -> Self {
+        match error {
+            LoadError::Invalid(error) => error.into(),
+            LoadError::Busy => Self::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS },
+            LoadError::Failed(reason) => Self::Failed(reason),
+            LoadError::Interrupted => {
+                let message = "the host is shutting down or its compiler failed".to_owned();
+                InvalidComponent::CompileFailed { message }.into()
+            }
+            LoadError::Source(never) => match never {},
+        }
+    }
 }
 
 /// Where the bytes of components are kept. Asked only when no compiled code is at hand.
@@ -345,23 +361,26 @@ impl Runtime {
     /// # Errors
     /// Why the component may not run here, or why it cannot be said now. Nothing is kept then.
     pub async fn prepare(&self, wasm: Bytes, tenant: &Arc<str>) -> Result<ComponentInfo, PrepareError> {
-        component::check_header(&wasm, self.0.config.max_component_bytes)?;
+        let digest = self.digest_of(&wasm).await?;
+        let loaded = self.0.loader.load(digest, tenant, async || Ok::<_, Infallible>(wasm)).await?;
+        Ok(loaded.info.clone())
+    }
+
+    /// As [`Self::prepare`], and keeps nothing.
+    ///
+    /// # Errors
+    /// Why the component may not run here, or why it cannot be said now.
+    pub async fn check(&self, wasm: Bytes, tenant: &Arc<str>) -> Result<ComponentInfo, PrepareError> {
+        let digest = self.digest_of(&wasm).await?;
+        Ok(self.0.loader.check(digest, tenant, wasm).await?)
+    }
+
+    /// The digest of bytes that look like a component.
+    async fn digest_of(&self, wasm: &Bytes) -> Result<Digest, PrepareError> {
+        component::check_header(wasm, self.0.config.max_component_bytes)?;
         let hashed = wasm.clone();
-        let interrupted = || InvalidComponent::CompileFailed {
-            message: "the host is shutting down or its compiler failed".to_owned(),
-        };
         let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
-        let digest = digest.map_err(|_| interrupted())?;
-        let bytes = async || Ok::<_, std::convert::Infallible>(wasm);
-        let loaded = self.0.loader.load(digest, tenant, bytes).await;
-        match loaded {
-            Ok(loaded) => Ok(loaded.info.clone()),
-            Err(LoadError::Invalid(error)) => Err(error.into()),
-            Err(LoadError::Busy) => Err(PrepareError::Busy { retry_after_ms: COMPILERS_RETRY_AFTER_MS }),
-            Err(LoadError::Failed(reason)) => Err(PrepareError::Failed(reason)),
-            Err(LoadError::Interrupted) => Err(interrupted().into()),
-            Err(LoadError::Source(never)) => match never {},
-        }
+        Ok(digest.map_err(|_| LoadError::Interrupted)?)
     }
 
     /// Calls a bot in a fresh instance. However the guest ends, the answer is an [`Invocation`]; dropping the
@@ -412,10 +431,8 @@ impl Runtime {
         if !matches!(loaded.linked, Linked::Bot(_)) {
             return Err(CallError::WrongKind { expected: Kind::Bot, found: loaded.info.kind });
         }
-        if call.capabilities.kv.is_none()
-            && loaded.info.capabilities.iter().any(|capability| capability == "kv")
-        {
-            return Err(CallError::MissingGrant { capability: "kv" });
+        if let Some(capability) = call.capabilities.missing(&loaded.info.capabilities) {
+            return Err(CallError::MissingGrant { capability });
         }
         let slot = self.slot(&call.tenant).await?;
         let directories = self.directories(call).await?;

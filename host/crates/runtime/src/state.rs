@@ -13,7 +13,7 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiVie
 use crate::capability::clock::{VirtualClock, make_deterministic};
 use crate::capability::directories::{self, Directories};
 use crate::capability::http::Http;
-use crate::capability::{Capabilities, clock, config, http, kv, log};
+use crate::capability::{Capabilities, clock, config, http, kv, llm, log, secrets};
 use crate::engine::{FIRST_SLICE_TICKS, SLICE_TICKS};
 use crate::limits::{Ended, Limits, Meter};
 use crate::logs::{LogOptions, Logs, Output, Stream};
@@ -52,6 +52,7 @@ pub(crate) struct State {
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) clock: VirtualClock,
     pub(crate) http: Http,
+    pub(crate) llm: llm::Tokens,
     pub(crate) directories: Directories,
     /// Also kept by the call, until the instance is gone from the pool.
     slot: Arc<Slot>,
@@ -94,6 +95,7 @@ impl State {
             clock,
             http,
             directories: Directories::none(),
+            llm: llm::Tokens::default(),
             slot,
         }
     }
@@ -175,6 +177,8 @@ pub(crate) fn bot_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     kv::link(&mut linker)?;
     http::link(&mut linker)?;
     directories::link(&mut linker)?;
+    secrets::link(&mut linker)?;
+    llm::link(&mut linker)?;
     Ok(linker)
 }
 

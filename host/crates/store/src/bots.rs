@@ -117,6 +117,14 @@ pub async fn get(s: &mut Session, id: &BotId) -> Result<Option<Bot>, StoreError>
     s.optional(GET, args![id], read).await
 }
 
+/// As [`get`]; nobody else changes it until the transaction ends.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lock(s: &mut Session, id: &BotId) -> Result<Option<Bot>, StoreError> {
+    s.optional(s.locking(GET), args![id], read).await
+}
+
 /// An org's bots, newest first.
 ///
 /// # Errors

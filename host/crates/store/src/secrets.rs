@@ -2,7 +2,7 @@
 
 use ringfence_model::{OrgId, Timestamp};
 
-use crate::session::{Row, args};
+use crate::session::{Arg, Row, args};
 use crate::statements::statements;
 use crate::{Session, StoreError};
 
@@ -35,9 +35,15 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING";
     OF_KIND = "SELECT id, org_id, kind, sealed, master_key_id, created_at FROM secrets WHERE kind = $1
         ORDER BY created_at, id";
-    ALL = "SELECT id, org_id, kind, sealed, master_key_id, created_at FROM secrets ORDER BY id";
+    PUT = "INSERT INTO secrets (id, org_id, kind, sealed, master_key_id, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed,
+        master_key_id = excluded.master_key_id, created_at = excluded.created_at";
+    IDS = "SELECT id, created_at FROM secrets WHERE kind = $1 ORDER BY created_at, id";
+    ANY = "SELECT id FROM secrets LIMIT 1";
+    PAGE = "SELECT id, org_id, kind, sealed, master_key_id, created_at FROM secrets WHERE id > $1 ORDER BY id LIMIT $2";
     RESEAL = "UPDATE secrets SET sealed = $2, master_key_id = $3 WHERE id = $1 AND master_key_id = $4";
     DELETE = "DELETE FROM secrets WHERE id = $1";
+    DELETE_KIND = "DELETE FROM secrets WHERE kind = $1";
 }
 
 /// Keeps a secret, unless there is one of this id. Whether there was none.
@@ -45,15 +51,20 @@ statements! {
 /// # Errors
 /// Those of the database.
 pub async fn insert(s: &mut Session, secret: &Secret) -> Result<bool, StoreError> {
-    let args = args![
-        &secret.id,
-        &secret.org_id,
-        &secret.kind,
-        &secret.sealed,
-        &secret.master_key_id,
-        secret.created_at,
-    ];
-    Ok(s.execute(INSERT, args).await? > 0)
+    Ok(s.execute(INSERT, columns(secret)).await? > 0)
+}
+
+/// Keeps a secret, in the place of the one of this id if there is one.
+///
+/// # Errors
+/// Those of the database.
+pub async fn put(s: &mut Session, secret: &Secret) -> Result<(), StoreError> {
+    s.execute(PUT, columns(secret)).await?;
+    Ok(())
+}
+
+fn columns(secret: &Secret) -> Vec<Arg> {
+    args![&secret.id, &secret.org_id, &secret.kind, &secret.sealed, &secret.master_key_id, secret.created_at,]
 }
 
 /// The secrets of a kind, oldest first.
@@ -64,12 +75,28 @@ pub async fn of_kind(s: &mut Session, kind: &str) -> Result<Vec<Secret>, StoreEr
     s.all(OF_KIND, args![kind], read).await
 }
 
-/// All secrets.
+/// The ids of a kind's secrets and when each was kept, oldest first.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn all(s: &mut Session) -> Result<Vec<Secret>, StoreError> {
-    s.all(ALL, Vec::new(), read).await
+pub async fn ids(s: &mut Session, kind: &str) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    s.all(IDS, args![kind], |row| Ok((row.text("id")?, row.time("created_at")?))).await
+}
+
+/// Whether there is any secret.
+///
+/// # Errors
+/// Those of the database.
+pub async fn any(s: &mut Session) -> Result<bool, StoreError> {
+    Ok(s.optional(ANY, Vec::new(), |_| Ok(())).await?.is_some())
+}
+
+/// The secrets behind an id, in the order of ids; nobody else changes them until the transaction ends.
+///
+/// # Errors
+/// Those of the database.
+pub async fn page(s: &mut Session, after: &str, limit: u32) -> Result<Vec<Secret>, StoreError> {
+    s.all(s.locking(PAGE), args![after, limit], read).await
 }
 
 /// Replaces a secret's seal, if it is still the one of `old_key`.
@@ -86,12 +113,20 @@ pub async fn reseal(
     Ok(s.execute(RESEAL, args![id, sealed, master_key_id, old_key]).await? > 0)
 }
 
-/// Forgets a secret.
+/// Forgets a secret; whether it was there.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn delete(s: &mut Session, id: &str) -> Result<(), StoreError> {
-    s.execute(DELETE, args![id]).await?;
+pub async fn delete(s: &mut Session, id: &str) -> Result<bool, StoreError> {
+    Ok(s.execute(DELETE, args![id]).await? > 0)
+}
+
+/// Forgets all secrets of a kind.
+///
+/// # Errors
+/// Those of the database.
+pub async fn delete_kind(s: &mut Session, kind: &str) -> Result<(), StoreError> {
+    s.execute(DELETE_KIND, args![kind]).await?;
     Ok(())
 }
 

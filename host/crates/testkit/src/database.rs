@@ -81,6 +81,51 @@ impl Database {
         Held(connection)
     }
 
+    /// The tables in which a text stands somewhere, as text or as bytes.
+    ///
+    /// # Panics
+    /// If the database cannot be read.
+    pub async fn tables_with(&self, text: &str) -> Vec<String> {
+        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let mut found = Vec::new();
+        if self.url.starts_with("postgres") {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let tables =
+                "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public'";
+            let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut connection).await.unwrap();
+            assert!(tables.len() > 10, "{tables:?}");
+            for table in tables {
+                // Bytes are hexadecimal digits there.
+                let rows = format!(
+                    "SELECT COUNT(*) FROM {table} r WHERE POSITION($1 IN r::text) > 0 OR POSITION($2 IN r::text) > 0"
+                );
+                let rows = sqlx::query_scalar::<_, i64>(AssertSqlSafe(rows)).bind(text).bind(&hex);
+                if rows.fetch_one(&mut connection).await.unwrap() > 0 {
+                    found.push(table);
+                }
+            }
+        } else {
+            let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+            let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+            let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut connection).await.unwrap();
+            assert!(tables.len() > 10, "{tables:?}");
+            for table in tables {
+                let columns = format!("SELECT name FROM pragma_table_info('{table}')");
+                let columns = sqlx::query_scalar::<_, String>(AssertSqlSafe(columns));
+                for column in columns.fetch_all(&mut connection).await.unwrap() {
+                    let rows = format!(
+                        "SELECT COUNT(*) FROM {table} WHERE INSTR({column}, $1) > 0 OR INSTR(HEX({column}), UPPER($2)) > 0"
+                    );
+                    let rows = sqlx::query_scalar::<_, i64>(AssertSqlSafe(rows)).bind(text).bind(&hex);
+                    if rows.fetch_one(&mut connection).await.unwrap() > 0 {
+                        found.push(format!("{table}.{column}"));
+                    }
+                }
+            }
+        }
+        found
+    }
+
     /// Does to the database what a host would never do.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use ringfence_control::{
-    BotChanges, BotError, BotView, ComponentKind, InvocationView, InvokedBot, ListBots, NewBot,
+    BotChanges, BotError, BotView, ComponentKind, InvocationView, InvokedBot, ListBots, MissingGrant, NewBot,
 };
 use ringfence_model::{BotId, BotStatus, InvocationId};
 use serde::Deserialize;
@@ -57,14 +57,28 @@ impl From<BotError> for Problem {
                 "bot_name_taken",
                 "Your org has a bot of this name. Choose another name, or update that bot.",
             ),
-            BotError::GrantMissing(missing) => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "grant_missing",
-                format!(
-                    "The component imports what it was not granted: {0}. Grant it under `grants`, for example \
-                     {{\"{0}\": {{…}}}}, or deploy a component that does without.",
-                    missing.join(", ")
-                ),
+            BotError::GrantMissing(missing) => {
+                let each = |missing: &MissingGrant| {
+                    format!("`{}`, for example by \"grants\": {}", missing.capability, missing.example)
+                };
+                let all: Vec<_> = missing.iter().map(each).collect();
+                Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "grant_missing",
+                    format!(
+                        "The component imports what it was not granted. Grant it {}; or deploy a component that does \
+                         without. Giving grants needs the permission `bots:grant`.",
+                        all.join("; and ")
+                    ),
+                )
+            }
+            BotError::NoSuchSecret => {
+                Self::new(StatusCode::NOT_FOUND, "secret_not_found", "The bot has no secret of this name.")
+            }
+            BotError::TooManySecrets => Self::new(
+                StatusCode::CONFLICT,
+                "too_many_secrets",
+                "The bot has 50 secrets, as many as it can have. Remove one first.",
             ),
             BotError::Changed => Self::new(
                 StatusCode::CONFLICT,
@@ -138,6 +152,8 @@ list_answer!(
 );
 
 /// Deploy a bot or an oracle
+///
+/// Grants need the permission `bots:grant` as well.
 #[utoipa::path(post, path = "/bots", tag = "bots", security(("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
     request_body = NewBot, responses(
@@ -217,7 +233,8 @@ async fn get(
 
 /// Change a bot
 ///
-/// Calls that have begun go on with what was; jobs that were funded keep the oracle that they had.
+/// Calls that have begun go on with what was; jobs that were funded keep the oracle that they had. Other grants than those
+/// that are there need the permission `bots:grant` as well.
 #[utoipa::path(patch, path = "/bots/{bot_id}", tag = "bots", security(("token" = [])),
     params(("bot_id" = String, Path, description = "`bot_…`")), request_body = BotChanges, responses(
     (status = 200, description = "The changed bot, a version further", body = BotView),

@@ -1,8 +1,11 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use ringfence_control::{ComponentError, ComponentView};
-use ringfence_model::Sha256;
+use bytes::Bytes;
+use ringfence_control::{CheckView, ComponentError, ComponentView};
+use ringfence_model::{BotId, Sha256};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
@@ -14,7 +17,8 @@ use crate::{ApiConfig, App, Problem};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     let upload = routes!(upload).layer(at_most(config.max_component_bytes));
-    OpenApiRouter::new().routes(upload).routes(routes!(list)).routes(routes!(get))
+    let check = routes!(check).layer(at_most(config.max_component_bytes));
+    OpenApiRouter::new().routes(upload).routes(check).routes(routes!(list)).routes(routes!(get))
 }
 
 impl From<ComponentError> for Problem {
@@ -35,6 +39,16 @@ impl From<ComponentError> for Problem {
                 StatusCode::NOT_FOUND,
                 "component_not_found",
                 "Your org has no component with this digest. Upload it with POST /api/v1/components.",
+            ),
+            ComponentError::Bot(error) => error.into(),
+            ComponentError::OtherKind { expected, found } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "other_kind",
+                format!(
+                    "The component is of the kind `{}`, and the bot runs one of the kind `{}`. It could not be deployed there.",
+                    found.as_str(),
+                    expected.as_str()
+                ),
             ),
             ComponentError::Denied(denied) => denied.into(),
             ComponentError::Internal(error) => error.into(),
@@ -66,13 +80,7 @@ async fn upload(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<(StatusCode, Json<ComponentView>), Problem> {
-    let kind =
-        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.eq_ignore_ascii_case("application/wasm") {
-        let detail = "Send the component's bytes with `Content-Type: application/wasm`.";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-    }
-    let wasm = bytes(request, &app).await?;
+    let wasm = wasm(request, &app).await?;
     let (control, who, what) = (app.control.clone(), caller.clone(), wasm.clone());
     let upload = detached(async move { control.begin_upload(&who, what).await }).await?;
     // Not detached: a client that hangs up takes its compiler with it. Nothing is stored by then.
@@ -80,6 +88,55 @@ async fn upload(
     let control = app.control.clone();
     let (stored, new) = detached(async move { control.upload_component(&caller, wasm).await }).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(stored)))
+}
+
+/// The body, which is a component.
+async fn wasm(request: Request, app: &App) -> Result<Bytes, Problem> {
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.eq_ignore_ascii_case("application/wasm") {
+        let detail = "Send the component's bytes with `Content-Type: application/wasm`.";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    }
+    bytes(request, app).await
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct CheckQuery {
+    /// A bot of the org's: what it was granted is compared with what the component needs.
+    #[param(value_type = Option<String>)]
+    bot_id: Option<BotId>,
+}
+
+/// Check a component before uploading it
+///
+/// It is validated and compiled as by an upload, and nothing is stored. The answer says what it can use, and what would
+/// have to be granted before it could be deployed: as the version to come of the bot that is named, or as a new bot.
+#[utoipa::path(post, path = "/components/check", tag = "components", security(("token" = [])), params(CheckQuery),
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component's bytes"),
+    responses(
+        (status = 200, description = "It could be uploaded", body = CheckView),
+        (status = 404, description = "`bot_not_found`", body = Problem),
+        (status = 413, description = "`body_too_large`", body = Problem),
+        (status = 415, description = "`unsupported_media_type`", body = Problem),
+        (status = 422, description = "What is wrong with the bytes, as for an upload; `other_kind`: the bot runs components \
+            of the other kind; `invalid_query`", body = Problem),
+        (status = 503, description = "`compiler_busy`", body = Problem)
+))]
+async fn check(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    QueryOf(query): QueryOf<CheckQuery>,
+    request: Request,
+) -> Result<Json<CheckView>, Problem> {
+    let wasm = wasm(request, &app).await?;
+    let control = app.control.clone();
+    let bot = query.bot_id;
+    let check = detached(async move { control.begin_check(&caller, wasm, bot.as_ref()).await }).await?;
+    // Not detached: a client that hangs up takes its compiler with it.
+    Ok(Json(check.run().await?))
 }
 
 /// Read about a component

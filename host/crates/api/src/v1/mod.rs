@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod logs;
 mod policies;
+mod secrets;
 mod submissions;
 mod usage;
 mod users;
@@ -23,6 +24,7 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(agents::routes(config))
         .merge(components::routes(config))
         .merge(bots::routes(config))
+        .merge(secrets::routes(config))
         .merge(logs::routes())
         .merge(usage::routes())
         .merge(jobs::routes(config))

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use ringfence_model::OrgId;
-use ringfence_runtime::Capabilities;
+use ringfence_runtime::{Capabilities, Llm};
 
 use super::BotView;
 use crate::Control;
 use crate::kv::BotKv;
+use crate::llm::BotLlm;
 
 impl Control {
-    /// The host's side of a bot's grants.
+    /// The host's side of a bot's grants, but for its secrets.
     pub(super) fn capabilities(&self, org: &OrgId, bot: &BotView) -> Capabilities {
         let kv = bot.grants.kv.as_ref().map(|grant| {
             Arc::new(BotKv {
@@ -28,6 +29,12 @@ impl Control {
             hosts: Arc::new(grant.allowed()),
         });
         let directories = self.directories(&bot.bot_id, &bot.grants.directories);
-        Capabilities { config: bot.config.clone(), kv, http, directories }
+        let llm = bot.grants.llm.as_ref().map(|grant| Llm {
+            endpoint: Arc::new(BotLlm { endpoint: self.settings.llm.clone(), org: org.clone() }),
+            models: grant.models.clone(),
+            max_tokens_per_call: grant.max_tokens_per_call,
+        });
+        // Its secrets are read for each call: they lie in memory no longer than they are needed.
+        Capabilities { config: bot.config.clone(), kv, http, directories, secrets: None, llm }
     }
 }

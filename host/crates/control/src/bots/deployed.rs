@@ -1,5 +1,6 @@
 //! Bots as their calls find them: read and set up once, and good for the time of a lease.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ringfence_model::{BotId, BotStatus};
@@ -22,6 +23,8 @@ pub(crate) struct Deployed {
     /// Lines that matter less are not kept.
     pub(super) min_level: Option<Level>,
     pub(super) capabilities: Arc<Capabilities>,
+    /// The names of the secrets that were granted.
+    pub(super) secrets: BTreeSet<String>,
     pub(super) tenant: Arc<str>,
     /// What each record of a call says.
     pub(super) limits_json: Arc<str>,
@@ -60,6 +63,7 @@ impl Control {
             engine: Runtime::engine_version().into(),
             limits: view.limits,
             min_level: view.logs.min_level,
+            secrets: view.grants.secrets,
             row,
         }))
     }

@@ -137,6 +137,7 @@ impl Control {
         bot.check()?;
         let place =
             self.recorder.place().await.map_err(|_| BotError::Busy { retry_after: RECORDER_RETRY })?;
+        let capabilities = self.with_secrets(&bot).await?;
         let invocation_id = InvocationId::new(&*self.clock, &*self.rng);
         let started_at = self.clock.now();
         let followed = self.live.begin(&bot.row.id, &invocation_id, started_at);
@@ -145,7 +146,7 @@ impl Control {
             invocation_id: invocation_id.to_string(),
             input: input.get().to_owned(),
             limits: bot.limits.clone(),
-            capabilities: Arc::clone(&bot.capabilities),
+            capabilities,
             tenant: Arc::clone(&bot.tenant),
             logs: followed.options(bot.min_level),
         };

@@ -7,6 +7,7 @@ mod directories;
 mod follow;
 mod invocations;
 mod logs;
+mod secrets;
 mod sending;
 mod types;
 
@@ -26,13 +27,18 @@ pub use follow::{FollowEvent, FollowLogs, MAX_FOLLOW};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
 pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
-pub use types::{BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LogPolicy, NewBot};
+pub use secrets::{NewSecret, SecretView};
+pub use types::{
+    BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LlmGrant, LogPolicy, MissingGrant,
+    NewBot,
+};
 
 impl Control {
     /// Deploys a component under a name.
     ///
     /// # Errors
-    /// [`BotError::GrantMissing`] names what the component imports without a grant.
+    /// [`BotError::GrantMissing`] names what the component imports without a grant. [`BotError::Denied`] also if there are
+    /// grants and the caller may not give any.
     pub async fn create_bot(
         &self,
         caller: &Caller,
@@ -40,6 +46,9 @@ impl Control {
         once: Option<&Idempotency>,
     ) -> Result<Answer<BotView>, BotError> {
         self.permit(caller, Action::BotsCreate, Resource::Org(caller.org())).await?;
+        if new.grants != Grants::default() {
+            self.permit(caller, Action::BotsGrant, Resource::Org(caller.org())).await?;
+        }
         let checks = Checks::of(&new);
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<BotError>(&mut tx, caller, once).await? {
@@ -103,7 +112,12 @@ impl Control {
         id: &BotId,
         changes: BotChanges,
     ) -> Result<BotView, BotError> {
-        let mut view = from_row(self.own_bot(caller, id, Action::BotsUpdate).await?)?;
+        let bot = self.own_bot(caller, id, Action::BotsUpdate).await?;
+        let mut view = from_row(bot.clone())?;
+        // What was compared is what is changed: the version sees to that.
+        if changes.grants.as_ref().is_some_and(|grants| *grants != view.grants) {
+            self.permit(caller, Action::BotsGrant, Resource::Bot(&bot)).await?;
+        }
         let mut tx = self.store.begin().await?;
         if view.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
@@ -147,7 +161,8 @@ impl Control {
         Ok(view)
     }
 
-    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes are removed.
+    /// Takes a bot out of service for good. Its invocations stay readable, its name becomes free, its volumes and its secrets
+    /// are removed.
     ///
     /// # Errors
     /// [`BotError::InUse`] while an open or funded job names it as its oracle.
@@ -158,6 +173,7 @@ impl Control {
             return Err(BotError::InUse);
         }
         bots::terminate(&mut tx, id, self.clock.now()).await?;
+        self.forget_secrets(&mut tx, caller.org(), id).await?;
         self.audit(&mut tx, caller, Action::BotsDelete, Resource::Bot(&bot), json!({ "name": bot.name }))
             .await?;
         tx.commit().await?;
@@ -187,6 +203,16 @@ impl Control {
             "an oracle judges without a network: it must give the same verdict every time",
         );
         checks.require(
+            bot.grants.llm.is_none() || bot.kind == ComponentKind::Bot,
+            "grants.llm",
+            "an oracle judges without language models: it must give the same verdict every time",
+        );
+        checks.require(
+            bot.grants.secrets.is_empty() || bot.kind == ComponentKind::Bot,
+            "grants.secrets",
+            "an oracle judges without secrets: it must give the same verdict every time",
+        );
+        checks.require(
             bot.logs.min_level.is_none() || bot.kind == ComponentKind::Bot,
             "logs.min_level",
             "cannot be set for an oracle: whoever paid for a verdict can read all that led to it",
@@ -205,20 +231,8 @@ impl Control {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());
         }
         checks.done()?;
-        let missing: Vec<String> =
-            component.capabilities.iter().filter(|needed| !granted(&bot.grants, needed)).cloned().collect();
+        let missing = bot.grants.missing_for(&component.capabilities);
         if missing.is_empty() { Ok(()) } else { Err(BotError::GrantMissing(missing)) }
-    }
-}
-
-/// Whether a component may be deployed that can use this. `log` and `config` reach nothing but the bot's own. What
-/// belongs to WASI, such as `http`, is imported by standard toolchains whether it is used or not: it is refused at the
-/// call.
-fn granted(grants: &Grants, capability: &str) -> bool {
-    match capability {
-        "log" | "config" | "http" => true,
-        "kv" => grants.kv.is_some(),
-        _ => false,
     }
 }
 

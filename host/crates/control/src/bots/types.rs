@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
 use ringfence_outbound::{AllowedHosts, HostPattern};
@@ -6,9 +6,11 @@ use ringfence_runtime::{Level, Limits};
 use ringfence_store::StoreError;
 use ringfence_store::components::ComponentKind;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::directories::{self, DirectoryGrant};
+use super::secrets::{MAX_SECRETS, NAMES, is_name};
 use crate::error::rules::{PLAIN, is_plain, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -24,11 +26,79 @@ pub struct Grants {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub http: Option<HttpGrant>,
+    /// The names of those of its secrets that the guest may read, up to 50.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[garde(custom(secret_names))]
+    #[schema(max_items = 50)]
+    pub secrets: BTreeSet<String>,
+    /// Language models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub llm: Option<LlmGrant>,
     /// Directories, up to 8, none inside another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[garde(dive, custom(directories::apart))]
     #[schema(max_items = 8)]
     pub directories: Vec<DirectoryGrant>,
+}
+
+/// Language models, as far as this host offers them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct LlmGrant {
+    /// The models that the guest may ask, 1 to 20.
+    #[garde(custom(model_names))]
+    #[schema(min_items = 1, max_items = 20)]
+    pub models: BTreeSet<String>,
+    /// What all its requests in one call may take, input and output together, 1 to 1,000,000 tokens.
+    #[garde(custom(within(1..=1_000_000, "must be 1 to 1000000 tokens")))]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub max_tokens_per_call: u64,
+}
+
+fn model_names(names: &BTreeSet<String>, (): &()) -> garde::Result {
+    require((1..=20).contains(&names.len()), "must have 1 to 20 names")?;
+    let plain =
+        |name: &String| (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+    require(names.iter().all(plain), "each must have 1 to 128 visible ASCII characters")
+}
+
+fn secret_names(names: &BTreeSet<String>, (): &()) -> garde::Result {
+    require(names.len() <= MAX_SECRETS, "must have at most 50 names")?;
+    require(names.iter().all(|name| is_name(name)), format!("each {NAMES}"))
+}
+
+/// A grant that a component needs and a bot does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MissingGrant {
+    /// The capability, as it stands in a component's `capabilities` and in a bot's `grants`.
+    #[schema(example = "kv")]
+    pub capability: String,
+    /// What could be put into `grants` to give it.
+    #[schema(value_type = Object, example = json!({ "kv": { "quota_bytes": 1_048_576 } }))]
+    pub example: serde_json::Value,
+}
+
+impl Grants {
+    /// What a component that can use these capabilities could not be deployed without.
+    pub(crate) fn missing_for(&self, capabilities: &[String]) -> Vec<MissingGrant> {
+        let missing = capabilities.iter().filter_map(|capability| {
+            let (granted, example) = match capability.as_str() {
+                // They reach nothing but the bot's own. What belongs to WASI, such as `http`, is imported by standard
+                // toolchains whether it is used or not: it is refused at the call.
+                "log" | "config" | "http" => return None,
+                "kv" => (self.kv.is_some(), json!({ "kv": { "quota_bytes": 1 << 20 } })),
+                "llm" => {
+                    let example = json!({ "llm": { "models": ["name"], "max_tokens_per_call": 10_000 } });
+                    (self.llm.is_some(), example)
+                }
+                "secrets" => (!self.secrets.is_empty(), json!({ "secrets": ["name"] })),
+                _ => (false, json!({})),
+            };
+            (!granted).then(|| MissingGrant { capability: capability.clone(), example })
+        });
+        missing.collect()
+    }
 }
 
 /// A key-value store of the bot's own.
@@ -247,8 +317,14 @@ pub enum BotError {
     #[error("there is a bot of this name already")]
     NameTaken,
     /// The component imports something that it was not granted.
-    #[error("the component needs grants that it was not given: {}", .0.join(", "))]
-    GrantMissing(Vec<String>),
+    #[error("the component needs grants that it was not given")]
+    GrantMissing(Vec<MissingGrant>),
+    /// The bot has no secret of this name.
+    #[error("there is no secret of this name")]
+    NoSuchSecret,
+    /// The bot has as many secrets as it can have.
+    #[error("the bot has as many secrets as it can have")]
+    TooManySecrets,
     /// Another change came between.
     #[error("the bot was changed by someone else meanwhile")]
     Changed,

@@ -83,12 +83,18 @@ permissions! {
     BotsList          "bots:list"            [admin operator user viewer agent]  Own      "bots:read"        [Org];
     /// Read a bot's configuration.
     BotsRead          "bots:read"            [admin operator user viewer agent]  Own      "bots:read"        [Bot];
-    /// Change a bot, its grants included.
+    /// Change a bot; other grants need `bots:grant` as well.
     BotsUpdate        "bots:update"          [admin operator user agent]         Own      "bots:write"       [Bot];
+    /// Give a bot other grants than it has, or a new one any.
+    BotsGrant         "bots:grant"           [admin operator user agent]         Own      "bots:grant"       [Org Bot];
     /// Take a bot out of service.
     BotsDelete        "bots:delete"          [admin operator user agent]         Own      "bots:write"       [Bot];
     /// Call a bot.
     BotsInvoke        "bots:invoke"          [admin operator user agent]         Own      "bots:invoke"      [Bot];
+    /// List the names of a bot's secrets.
+    SecretsList       "secrets:list"         [admin operator user viewer agent]  Own      "secrets:read"     [Bot];
+    /// Set and remove a bot's secrets.
+    SecretsWrite      "secrets:write"        [admin operator user agent]         Own      "secrets:write"    [Bot];
     /// Read the calls of a bot and their logs.
     InvocationsRead   "invocations:read"     [admin operator user viewer agent]  Own      "bots:read"        [Bot];
 

@@ -10,13 +10,17 @@ use std::sync::Arc;
 use directories::Directory;
 use http::HttpGrant;
 use kv::KvStore;
+use llm::Llm;
+use secrets::Secrets;
 
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod directories;
 pub(crate) mod http;
 pub(crate) mod kv;
+pub(crate) mod llm;
 pub(crate) mod log;
+pub(crate) mod secrets;
 
 /// What a bot was granted, set up for its calls. Nothing, unless it is given here.
 #[derive(Clone, Default)]
@@ -29,4 +33,18 @@ pub struct Capabilities {
     pub http: Option<HttpGrant>,
     /// Its directories, each in a place of its own.
     pub directories: Vec<Directory>,
+    /// The secrets that it was granted, if it was granted any.
+    pub secrets: Option<Secrets>,
+    /// The language models that it was granted, if it was granted any.
+    pub llm: Option<Llm>,
+}
+
+impl Capabilities {
+    /// The first of these capabilities of a component that is not granted, if there is one.
+    pub(crate) fn missing(&self, needed: &[String]) -> Option<&'static str> {
+        let granted =
+            [("kv", self.kv.is_some()), ("secrets", self.secrets.is_some()), ("llm", self.llm.is_some())];
+        let missing = |(name, granted): &(&str, bool)| !granted && needed.iter().any(|needed| needed == name);
+        granted.into_iter().find(missing).map(|(name, _)| name)
+    }
 }

@@ -167,7 +167,14 @@ fn secret(f: &Fixture, id: &str, kind: &str) -> Secret {
 }
 
 async fn all(tx: &mut Tx) -> Vec<Secret> {
-    secrets::all(tx).await.unwrap()
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        assert_eq!(secrets::any(tx).await.unwrap(), !secrets::page(tx, "", 1).await.unwrap().is_empty());
+        let page = secrets::page(tx, &after, 2).await.unwrap();
+        let Some(last) = page.last() else { return all };
+        after.clone_from(&last.id);
+        all.extend(page);
+    }
 }
 
 async fn a_secret_is_kept_once(engine: Engine) {
@@ -189,9 +196,22 @@ async fn a_secret_is_kept_once(engine: Engine) {
     assert_eq!(secrets::of_kind(&mut tx, "none").await.unwrap(), []);
     assert_eq!(all(&mut tx).await, [younger, first.clone(), other.clone()]);
     assert!(!format!("{first:?}").contains(&first.sealed));
-    secrets::delete(&mut tx, "a").await.unwrap();
-    secrets::delete(&mut tx, "a").await.unwrap();
-    assert_eq!(all(&mut tx).await, [first, other]);
+    assert!(secrets::delete(&mut tx, "a").await.unwrap());
+    assert!(!secrets::delete(&mut tx, "a").await.unwrap());
+    assert_eq!(all(&mut tx).await, [first.clone(), other.clone()]);
+    // Put is what the second time replaces.
+    f.tick();
+    let newer =
+        Secret { sealed: "newer".to_owned(), master_key_id: "new".to_owned(), ..secret(&f, "b", "signing") };
+    let added = secret(&f, "d", "signing");
+    for secret in [&newer, &added] {
+        secrets::put(&mut tx, secret).await.unwrap();
+    }
+    assert_eq!(all(&mut tx).await, [newer.clone(), other.clone(), added.clone()]);
+    let ids = [(newer.id, newer.created_at), (added.id, added.created_at)];
+    assert_eq!(secrets::ids(&mut tx, "signing").await.unwrap(), ids);
+    secrets::delete_kind(&mut tx, "signing").await.unwrap();
+    assert_eq!(all(&mut tx).await, [other]);
 }
 
 /// Several hosts that start at once on a new database go by one audit key.
