@@ -71,6 +71,7 @@ async fn files_live_as_long_as_their_bot(engine: Engine) {
     {
         std::fs::create_dir_all(left).unwrap();
     }
+    host.kill();
     host.restart().await;
     for _ in 0..500 {
         if !volumes.join(&bot).exists() && !volumes.join(format!(".removed-{bot}")).exists() {

@@ -53,6 +53,7 @@ mod filter {
         libc::SYS_futex,
         libc::SYS_sched_yield,
         libc::SYS_sched_getaffinity,
+        libc::SYS_getcpu,
         libc::SYS_clock_gettime,
         libc::SYS_clock_nanosleep,
         libc::SYS_getrandom,
@@ -66,6 +67,9 @@ mod filter {
         libc::SYS_exit,
         libc::SYS_exit_group,
     ];
+
+    /// `prctl` with it does nothing but name a piece of memory.
+    const PR_SET_VMA: u64 = 0x5356_4d41;
 
     /// Memory, but none that can be run: a compiler writes its code down and does not try it.
     const NOT_EXECUTABLE: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mprotect];
@@ -93,6 +97,9 @@ mod filter {
         // A panic that cannot unwind signals its own process, and no other.
         let itself = Condition::new(0, Length::Dword, Compare::Eq, std::process::id().into())?;
         rules.insert(libc::SYS_tgkill, vec![Rule::new(vec![itself])?]);
+        // The allocator gives what it takes a name.
+        let name_memory = Condition::new(0, Length::Dword, Compare::Eq, PR_SET_VMA)?;
+        rules.insert(libc::SYS_prctl, vec![Rule::new(vec![name_memory])?]);
         program(rules, SeccompAction::KillProcess, SeccompAction::Allow)
     }
 
