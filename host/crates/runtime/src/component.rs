@@ -1,9 +1,7 @@
 //! What an uploaded component is, and whether it may run here.
 
 use serde::{Deserialize, Serialize};
-use wasmtime::bail;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre, Linker, LinkerInstance, ResourceType};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::bindings::{bot::BotPre, oracle::OraclePre};
 use crate::digest::Digest;
@@ -262,7 +260,7 @@ const GUEST_INTERFACES: [(&str, bool); 6] =
     [("types", true), ("log", true), ("config", true), ("kv", false), ("secrets", false), ("llm", false)];
 
 /// Packages of WASI 0.2 whose interfaces the linker has.
-const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+const WASI_PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
 
 /// Decides whether a compiled component may run here, and links it.
 pub(crate) fn inspect(
@@ -286,13 +284,7 @@ pub(crate) fn inspect(
     };
     let wrong_import =
         |error: wasmtime::Error| InvalidComponent::WrongImport { message: format!("{error:#}") };
-    let pre = if kind == Kind::Oracle && imports.iter().any(|name| name.starts_with("wasi:http/")) {
-        let mut linker = linker.clone();
-        deny_http(&mut linker, component).map_err(wrong_import)?;
-        linker.instantiate_pre(component).map_err(wrong_import)?
-    } else {
-        linker.instantiate_pre(component).map_err(wrong_import)?
-    };
+    let pre = linker.instantiate_pre(component).map_err(wrong_import)?;
     let linked = link(kind, pre)?;
     let info = ComponentInfo { digest, kind, capabilities: capabilities(&imports), imports, size_bytes };
     Ok((info, linked))
@@ -338,7 +330,7 @@ fn offered(name: &str, kind: Kind) -> bool {
     let Some((package, _)) = path.strip_prefix("wasi:").and_then(|path| path.split_once('/')) else {
         return false;
     };
-    version.starts_with("0.2.") && (WASI_PACKAGES.contains(&package) || package == "http")
+    version.starts_with("0.2.") && WASI_PACKAGES.contains(&package)
 }
 
 fn capabilities(imports: &[String]) -> Vec<String> {
@@ -354,39 +346,4 @@ fn capabilities(imports: &[String]) -> Vec<String> {
     .filter(|(_, prefix)| imported(prefix))
     .map(|(capability, _)| capability.to_owned())
     .collect()
-}
-
-/// Stands in for the host side of a denied resource.
-struct Denied;
-
-/// Gives an oracle's imports of `wasi:http` functions that trap: it has no network, and tool chains for JavaScript
-/// import it whether it is used or not.
-fn deny_http(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<()> {
-    let engine = component.engine();
-    for (name, item) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
-        if name.starts_with("wasi:http/") {
-            let mut denied = linker.instance(name)?;
-            for (export, item) in instance.exports(engine) {
-                deny(&mut denied, name, export, &item.ty)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn deny(
-    linker: &mut LinkerInstance<'_, State>,
-    instance: &str,
-    export: &str,
-    item: &ComponentItem,
-) -> wasmtime::Result<()> {
-    match item {
-        ComponentItem::ComponentFunc(_) => {
-            let name = format!("{instance}#{export}");
-            linker.func_new(export, move |_, _, _, _| bail!("`{name}` was called, which is not granted"))
-        }
-        ComponentItem::Resource(_) => linker.resource(export, ResourceType::host::<Denied>(), |_, _| Ok(())),
-        _ => Ok(()),
-    }
 }

@@ -189,5 +189,6 @@ pub(crate) fn oracle_linker(engine: &Engine) -> wasmtime::Result<Linker<State>> 
     log::link(&mut linker)?;
     config::link(&mut linker)?;
     clock::link(&mut linker)?;
+    http::link_without_network(&mut linker)?;
     Ok(linker)
 }

@@ -17,9 +17,11 @@ use ringfence_outbound::{
     AllowedHosts, Limits, Outbound, OutboundError, Phase, Requester, ResponseBody, Traffic,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::bail;
 use wasmtime::component::Linker;
+use wasmtime_wasi_http::p2::bindings::{self, http::types};
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx,
     WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
@@ -52,6 +54,19 @@ pub struct HttpGrant {
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
+
+/// For oracles: what the interfaces compute is there, and sending ends the guest. A request that fails would do so at a time
+/// of its own, and the same submission would no longer cost the same fuel everywhere.
+pub(crate) fn link_without_network(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let options = bindings::LinkOptions::default();
+    types::add_to_linker::<_, WasiHttp>(linker, &(&options).into(), State::http)?;
+    // The interface's only function; its types are those of the other one.
+    linker.instance("wasi:http/outgoing-handler@0.2.12")?.func_new("handle", |_, _, _, _| {
+        bail!(
+            "`wasi:http/outgoing-handler#handle` was called, which is not granted: an oracle has no network"
+        )
+    })
 }
 
 /// One call's part: its grant, what it has under way and what went over the wire.
