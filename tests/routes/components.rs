@@ -1,8 +1,13 @@
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use ringfence_testkit::{
-    Answer, Client, Engine, HostOptions, Market, expect_problem, guest, on_both_engines, send,
+    Answer, Client, Engine, Host, HostOptions, Market, expect_problem, guest, on_both_engines, send,
 };
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::refuses_without_a_key;
 use crate::{host, host_with};
@@ -163,4 +168,61 @@ fn unknown_import() -> Vec<u8> {
 
 fn no_export() -> Vec<u8> {
     component("(component)")
+}
+
+/// The head of an upload of so many bytes, of which some are sent.
+async fn begin(host: &Host, key: &str, bytes: usize, sent: &[u8]) -> TcpStream {
+    let head = format!(
+        "POST /api/v1/components HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/wasm\r\nContent-Length: {bytes}\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(sent).await.unwrap();
+    stream
+}
+
+/// An upload is read as it comes: it need not come to its end to be refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_component_is_refused_by_its_first_bytes() {
+    let host = host(Engine::Sqlite).await;
+    let ada = Market::register(&host.client(), "Ada").await;
+    for (sent, code) in [(b"#!/bin/sh", "not_wasm"), (b"\0asm\x01\0\0\0\x01", "core_module")] {
+        let mut stream = begin(&host, &ada.key, 60 << 20, sent).await;
+        let mut answer = vec![0; 4096];
+        let read = timeout(Duration::from_secs(8), stream.read(&mut answer)).await.expect("an answer").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        assert!(answer.starts_with("HTTP/1.1 422") && answer.contains(code), "{answer}");
+    }
+}
+
+/// What an org's uploads hold in memory is bounded, and what others upload is not their concern.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_share_the_memory() {
+    let echo = guest("echo");
+    let args = vec!["--max-component-bytes".to_owned(), echo.len().to_string()];
+    let host = host_with(Engine::Sqlite, HostOptions { args, ..HostOptions::default() }).await;
+    let client = host.client();
+    let (ada, bob) = (Market::register(&client, "Ada").await, Market::register(&client, "Bob").await);
+    let almost = &echo[..echo.len() - 1];
+    let held = (
+        begin(&host, &ada.key, echo.len(), almost).await,
+        begin(&host, &ada.key, echo.len(), almost).await,
+    );
+    let begun = Instant::now();
+    let refused = loop {
+        let answer = client.upload(&ada.key, echo.clone()).await;
+        if answer.status == 503 {
+            break answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "the third of Ada's is let in: {}", answer.text);
+    };
+    expect_problem(&refused, 503, "uploads_busy");
+    assert!(refused.headers.contains_key("retry-after"));
+    let _ = client.upload(&bob.key, echo.clone()).await.expect(201);
+    drop(held);
+    let begun = Instant::now();
+    while !matches!(client.upload(&ada.key, echo.clone()).await.status, 200 | 201) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "what was held is given back");
+    }
 }

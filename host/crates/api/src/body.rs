@@ -1,8 +1,6 @@
 //! What is read from a request: JSON, paths and queries, each refused with a problem that says why.
 
-use std::error::Error as _;
-
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -121,13 +119,18 @@ pub(crate) async fn bytes(request: Request, app: &App) -> Result<Bytes, Problem>
     let limit = request.extensions().get().map_or(app.config.max_body_bytes, |&BodyLimit(bytes)| bytes);
     Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(limit),
-        _ if timed_out(&rejection) => Problem::too_slow(),
-        status => Problem::new(status, "unreadable_body", "The body could not be read to its end."),
+        _ => unreadable(&rejection),
     })
 }
 
-fn timed_out(rejection: &BytesRejection) -> bool {
-    std::iter::successors(rejection.source(), |&error| error.source()).any(|error| error.is::<TimeoutError>())
+/// A body that did not come to its end.
+pub(crate) fn unreadable(error: &(dyn std::error::Error + 'static)) -> Problem {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    if causes.any(|error| error.is::<TimeoutError>()) {
+        return Problem::too_slow();
+    }
+    let detail = "The body could not be read to its end.";
+    Problem::new(StatusCode::BAD_REQUEST, "unreadable_body", detail)
 }
 
 /// What stands in the path: ids. What is no id is 404, as is an id that does not exist.

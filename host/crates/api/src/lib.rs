@@ -11,6 +11,7 @@ mod idempotency;
 mod list;
 mod problem;
 mod serve;
+mod upload;
 mod v1;
 
 use std::sync::Arc;
@@ -73,6 +74,7 @@ struct App(Arc<Inner>);
 struct Inner {
     control: Control,
     config: ApiConfig,
+    uploads: upload::Uploads,
 }
 
 impl std::ops::Deref for App {
@@ -85,7 +87,7 @@ impl std::ops::Deref for App {
 /// All routes, and what every request passes on the way to them. This lies around the router and not in its layers, which
 /// would be boxed, and cloned with each request, one by one.
 fn service(control: Control, config: ApiConfig) -> impl Answers {
-    let app = App(Arc::new(Inner { control, config }));
+    let app = App(Arc::new(Inner { control, config, uploads: upload::Uploads::default() }));
     let (routes, document) = docs::routes(&app.config).split_for_parts();
     let router = routes
         .merge(docs::pages(document))

@@ -123,6 +123,14 @@ impl From<Component> for ComponentView {
     }
 }
 
+/// Whether bytes can be a component, by the first eight of them: so that an upload that cannot is refused early.
+///
+/// # Errors
+/// [`ComponentError::Invalid`].
+pub fn check_component_header(first_bytes: &[u8]) -> Result<(), ComponentError> {
+    ringfence_runtime::check_header(first_bytes, usize::MAX).map_err(ComponentError::Invalid)
+}
+
 /// Where the sandbox gets a component's bytes from when it has lost the compiled code.
 pub struct StoredComponents(pub Store);
 

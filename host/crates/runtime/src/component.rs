@@ -171,7 +171,10 @@ impl InvalidComponent {
 }
 
 /// Looks at size and header, before anything is spent on the bytes.
-pub(crate) fn check_header(wasm: &[u8], maximum_bytes: usize) -> Result<(), InvalidComponent> {
+///
+/// # Errors
+/// That they are too many, or no component by their first eight.
+pub fn check_header(wasm: &[u8], maximum_bytes: usize) -> Result<(), InvalidComponent> {
     if wasm.is_empty() {
         return Err(InvalidComponent::Empty);
     }

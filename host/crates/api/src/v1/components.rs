@@ -1,7 +1,6 @@
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use bytes::Bytes;
+use axum::http::StatusCode;
 use ringfence_control::{CheckView, ComponentError, ComponentView};
 use ringfence_model::{BotId, Sha256};
 use serde::Deserialize;
@@ -9,16 +8,19 @@ use utoipa::IntoParams;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::body::{PathOf, QueryOf, at_most, bytes};
+use crate::body::{PathOf, QueryOf};
 use crate::detached::detached;
 use crate::guard::Authenticated;
 use crate::list::{Slice, list_answer};
-use crate::{ApiConfig, App, Problem};
+use crate::upload::Uploads;
+use crate::{App, Problem};
 
-pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
-    let upload = routes!(upload).layer(at_most(config.max_component_bytes));
-    let check = routes!(check).layer(at_most(config.max_component_bytes));
-    OpenApiRouter::new().routes(upload).routes(check).routes(routes!(list)).routes(routes!(get))
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(upload))
+        .routes(routes!(check))
+        .routes(routes!(list))
+        .routes(routes!(get))
 }
 
 impl From<ComponentError> for Problem {
@@ -73,32 +75,22 @@ list_answer!(
         (status = 415, description = "`unsupported_media_type`", body = Problem),
         (status = 422, description = "`not_wasm`, `core_module`, `component_malformed`, `unknown_imports`, \
             `no_known_world`, …: what is wrong with the bytes; `compilation_limit`: compiling them took too much; nothing was stored", body = Problem),
-        (status = 503, description = "`compiler_busy`", body = Problem)
+        (status = 503, description = "`compiler_busy`, `uploads_busy`", body = Problem)
 ))]
 async fn upload(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<(StatusCode, Json<ComponentView>), Problem> {
-    let wasm = wasm(request, &app).await?;
-    let (control, who, what) = (app.control.clone(), caller.clone(), wasm.clone());
-    let upload = detached(async move { control.begin_upload(&who, what).await }).await?;
+    let body = Uploads::read(&app, &caller, request).await?;
+    let (control, who, wasm) = (app.control.clone(), caller.clone(), body.bytes.clone());
+    let upload = detached(async move { control.begin_upload(&who, wasm).await }).await?;
     // Not detached: a client that hangs up takes its compiler with it. Nothing is stored by then.
     upload.prepare().await?;
     let control = app.control.clone();
-    let (stored, new) = detached(async move { control.upload_component(&caller, wasm).await }).await?;
+    let store = async move { control.upload_component(&caller, body.bytes.clone()).await };
+    let (stored, new) = detached(store).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(stored)))
-}
-
-/// The body, which is a component.
-async fn wasm(request: Request, app: &App) -> Result<Bytes, Problem> {
-    let kind =
-        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.eq_ignore_ascii_case("application/wasm") {
-        let detail = "Send the component's bytes with `Content-Type: application/wasm`.";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-    }
-    bytes(request, app).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -123,7 +115,7 @@ struct CheckQuery {
         (status = 415, description = "`unsupported_media_type`", body = Problem),
         (status = 422, description = "What is wrong with the bytes, as for an upload; `other_kind`: the bot runs components \
             of the other kind; `invalid_query`", body = Problem),
-        (status = 503, description = "`compiler_busy`", body = Problem)
+        (status = 503, description = "`compiler_busy`, `uploads_busy`", body = Problem)
 ))]
 async fn check(
     State(app): State<App>,
@@ -131,9 +123,8 @@ async fn check(
     QueryOf(query): QueryOf<CheckQuery>,
     request: Request,
 ) -> Result<Json<CheckView>, Problem> {
-    let wasm = wasm(request, &app).await?;
-    let control = app.control.clone();
-    let bot = query.bot_id;
+    let body = Uploads::read(&app, &caller, request).await?;
+    let (control, bot, wasm) = (app.control.clone(), query.bot_id, body.bytes.clone());
     let check = detached(async move { control.begin_check(&caller, wasm, bot.as_ref()).await }).await?;
     // Not detached: a client that hangs up takes its compiler with it.
     Ok(Json(check.run().await?))

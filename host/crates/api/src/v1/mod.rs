@@ -22,7 +22,7 @@ use crate::{ApiConfig, App};
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(agents::routes(config))
-        .merge(components::routes(config))
+        .merge(components::routes())
         .merge(bots::routes(config))
         .merge(secrets::routes(config))
         .merge(logs::routes())
