@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
-use ring::hmac;
 use ringfence_model::{Rng as _, SystemRng};
 use wasmtime::Engine;
 
@@ -69,17 +68,17 @@ impl LoadedCache {
     }
 }
 
-const MAGIC: &[u8; 8] = b"RFCWASM1";
+const MAGIC: &[u8; 8] = b"RFCWASM2";
 const TAG_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const KEY_FILE: &str = "cache.key";
 
-/// Compiled code on disk: one file for each component and engine, `<digest>-<engine hash>.cwasm`, holding an
-/// HMAC-SHA256 and then what it covers: a magic number, the digest, the engine's hash and the code. Loading
+/// Compiled code on disk: one file for each component and engine, `<digest>-<engine hash>.cwasm`, holding a
+/// keyed BLAKE3 hash (a MAC) and then what it covers: a magic number, the digest, the engine's hash and the code. Loading
 /// code means running it, so nothing is loaded that this host has not written under its own key.
 pub(crate) struct DiskCache {
     directory: PathBuf,
-    key: hmac::Key,
+    key: [u8; KEY_BYTES],
     engine_hash: [u8; 32],
 }
 
@@ -99,11 +98,7 @@ impl DiskCache {
     pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let key = read_or_make_key(directory)?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            engine_hash: engine_hash(engine),
-        })
+        Ok(Self { directory: directory.to_owned(), key, engine_hash: engine_hash(engine) })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -136,7 +131,11 @@ impl DiskCache {
         // One that cannot be marked is made again some day.
         let _ = upkeep::mark_used(&file);
         let (tag, covered) = bytes.split_at_checked(TAG_BYTES).ok_or(Unusable::Forged)?;
-        hmac::verify(&self.key, covered, tag).map_err(|_| Unusable::Forged)?;
+        let tag = blake3::Hash::from_slice(tag).map_err(|_| Unusable::Forged)?;
+        // Compared in constant time.
+        if blake3::keyed_hash(&self.key, covered) != tag {
+            return Err(Unusable::Forged);
+        }
         let header = self.header(digest);
         if !covered.starts_with(&header) {
             return Err(Unusable::Misplaced);
@@ -147,16 +146,13 @@ impl DiskCache {
     /// Keeps the code of a component. The file appears under its name only when it is whole and on disk.
     pub(crate) fn store(&self, digest: &Digest, code: &[u8]) -> io::Result<()> {
         let header = self.header(digest);
-        let mut context = hmac::Context::with_key(&self.key);
-        context.update(&header);
-        context.update(code);
-        let tag = context.sign();
+        let tag = *blake3::Hasher::new_keyed(&self.key).update(&header).update(code).finalize().as_bytes();
 
         let path = self.path(digest);
         let temporary = self.directory.join(format!("{}.tmp", unique_name()));
         let written = (|| {
             let mut file = new_private_file(&temporary)?;
-            for part in [tag.as_ref(), &header, code] {
+            for part in [tag.as_slice(), &header, code] {
                 file.write_all(part)?;
             }
             file.sync_all()?;

@@ -96,6 +96,8 @@ fn code_config() -> Config {
     // that the environment can switch on.
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
     config.debug_info(false);
+    // A third of the code's size, for nothing but offsets in backtraces that nobody is shown.
+    config.generate_address_map(false);
     config.native_unwind_info(false);
 
     config.memory_init_cow(true);
