@@ -190,7 +190,8 @@ async fn what_is_no_component_is_refused_by_its_first_bytes() {
     for (sent, code) in [(b"#!/bin/sh", "not_wasm"), (b"\0asm\x01\0\0\0\x01", "core_module")] {
         let mut stream = begin(&host, &ada.key, 60 << 20, sent).await;
         let mut answer = vec![0; 4096];
-        let read = timeout(Duration::from_secs(8), stream.read(&mut answer)).await.expect("an answer").unwrap();
+        let read =
+            timeout(Duration::from_secs(8), stream.read(&mut answer)).await.expect("an answer").unwrap();
         let answer = String::from_utf8_lossy(&answer[..read]);
         assert!(answer.starts_with("HTTP/1.1 422") && answer.contains(code), "{answer}");
     }
@@ -205,10 +206,8 @@ async fn uploads_share_the_memory() {
     let client = host.client();
     let (ada, bob) = (Market::register(&client, "Ada").await, Market::register(&client, "Bob").await);
     let almost = &echo[..echo.len() - 1];
-    let held = (
-        begin(&host, &ada.key, echo.len(), almost).await,
-        begin(&host, &ada.key, echo.len(), almost).await,
-    );
+    let held =
+        (begin(&host, &ada.key, echo.len(), almost).await, begin(&host, &ada.key, echo.len(), almost).await);
     let begun = Instant::now();
     let refused = loop {
         let answer = client.upload(&ada.key, echo.clone()).await;

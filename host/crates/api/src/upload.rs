@@ -75,7 +75,8 @@ impl Upload {
         let own = held.get(&self.org).copied().unwrap_or_default();
         let room = |held: usize, most: usize| bytes <= largest.saturating_mul(most).saturating_sub(held);
         if !room(all, LARGEST_AT_A_TIME) || !room(own, LARGEST_OF_AN_ORG) {
-            let detail = "Too much is being uploaded at the moment. Nothing was stored; try again in a moment.";
+            let detail =
+                "Too much is being uploaded at the moment. Nothing was stored; try again in a moment.";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "uploads_busy", detail)
                 .retry_after(RETRY_AFTER));
         }

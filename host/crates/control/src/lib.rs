@@ -52,7 +52,9 @@ pub use bots::{
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use compiled::{PrecompileReport, components_in_use, precompile};
-pub use components::{Check, CheckView, ComponentError, ComponentView, StoredComponents, Upload, check_component_header};
+pub use components::{
+    Check, CheckView, ComponentError, ComponentView, StoredComponents, Upload, check_component_header,
+};
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};

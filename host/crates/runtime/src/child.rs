@@ -190,6 +190,7 @@ pub fn compile_from_stdin() -> io::Result<()> {
     }
     drop(input);
     end_with_the_host()?;
+    std::panic::set_hook(Box::new(end_with_a_panic));
     if confined != 0 {
         confine::confine_this_process().map_err(io::Error::other)?;
     }
@@ -207,6 +208,16 @@ pub fn compile_from_stdin() -> io::Result<()> {
         }
     }
     output.flush()
+}
+
+/// A compiler that panics has no answer, and nothing to say that anybody reads. Where it panics for want of memory it ends
+/// as Rust itself does for that, so that the host can tell.
+fn end_with_a_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let said = panic.payload_as_str().unwrap_or_default();
+    if said.contains("out-of-memory") || said.contains("out of memory") {
+        std::process::abort();
+    }
+    std::process::exit(101)
 }
 
 /// From here on the process can open nothing, write no file and leave no core, and ends when it takes too much.

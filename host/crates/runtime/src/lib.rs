@@ -56,7 +56,7 @@ pub use capability::llm::{Completed, Completion, LanguageModel, Llm, LlmError};
 pub use capability::secrets::Secrets;
 pub use child::{CompileLimits, compile_from_stdin};
 pub use compile::Compiler;
-pub use component::{check_header, ComponentInfo, InvalidComponent, Kind};
+pub use component::{ComponentInfo, InvalidComponent, Kind, check_header};
 #[doc(hidden)]
 pub use confine::confine_this_process;
 pub use digest::{Digest, InvalidDigest};

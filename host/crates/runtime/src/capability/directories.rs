@@ -146,6 +146,7 @@ impl Volumes {
         let mut away = std::ffi::OsString::from(REMOVED_PREFIX);
         away.push(name);
         let away = folder.with_file_name(away);
+        let interrupted;
         {
             let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
             let in_use = |volume: &Arc<Volume>| volume.is_in(folder) && Arc::strong_count(volume) > 1;
@@ -153,8 +154,10 @@ impl Volumes {
                 return Ok(false);
             }
             volumes.retain(|_, volume| !volume.is_in(folder));
-            // Under another name nobody opens it, however long removing it takes and whatever interrupts it.
-            if !away.try_exists()? {
+            // Under another name nobody opens it, however long removing it takes and whatever interrupts it. What was
+            // interrupted before goes first.
+            interrupted = away.try_exists()?;
+            if !interrupted {
                 match std::fs::rename(folder, &away) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
                     renamed => renamed?,
@@ -163,7 +166,7 @@ impl Volumes {
         }
         walk::empty(std::fs::File::open(&away)?)?;
         std::fs::remove_dir(&away)?;
-        Ok(!folder.try_exists()?)
+        if interrupted { self.remove(folder) } else { Ok(!folder.try_exists()?) }
     }
 
     fn volume(&self, folder: &Path) -> Arc<Volume> {
