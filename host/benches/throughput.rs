@@ -72,6 +72,11 @@ impl Wasmtime {
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = port.expect("a free port");
         let component = ringfence_testkit::root().join("target/guests/http-echo.wasm");
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{JSON}",
+            JSON.len()
+        );
+        let target = Target { address, requests: vec![head.into_bytes().into()] };
         let process = Command::new(&program)
             .args(["serve", "-S", "cli", "--addr", &address.to_string()])
             .args(["-O", "pooling-allocator,pooling-memory-keep-resident=2097152"])
@@ -82,18 +87,13 @@ impl Wasmtime {
             .stderr(Stdio::null())
             .spawn()
             .expect("wasmtime's command line: see the head of this file");
-        let head = format!(
-            "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{JSON}",
-            JSON.len()
-        );
-        let target = Target { address, requests: vec![head.into_bytes().into()] };
-        for _ in 0..200 {
-            if TcpStream::connect(address).await.is_ok() {
-                return Self { process, target };
-            }
+        let server = Self { process, target };
+        let begun = Instant::now();
+        while TcpStream::connect(address).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "wasmtime serve does not listen");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        unreachable!("wasmtime serve does not listen");
+        server
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a host.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Make one more operator key and print it: for when the first one is lost.
     OperatorKey(Database),
     /// Users, who log in with a password.

@@ -19,7 +19,7 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     logging::log_panics();
     let result = match cli.command {
-        Command::Serve(config) => serve::serve(config),
+        Command::Serve(config) => serve::serve(*config),
         Command::OperatorKey(database) => commands::operator_key(&database),
         Command::User { command: UserCommand::Create(arguments) } => commands::create_user(arguments),
         Command::Keys { command: KeysCommand::Generate } => commands::generate_master_key(),

@@ -50,10 +50,10 @@ async fn read(stream: &mut TcpStream) -> (String, Value) {
         let read = stream.read(&mut part).await.unwrap();
         bytes.extend(&part[..read]);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            if let Ok(body) = serde_json::from_str(body) {
-                return (head.to_owned(), body);
-            }
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Ok(body) = serde_json::from_str(body)
+        {
+            return (head.to_owned(), body);
         }
         assert!(read > 0, "a request that ends early: {text}");
     }

@@ -68,7 +68,8 @@ mod asking {
     #[ringfence::bot]
     fn rate(url: String) -> Result<f64, Failure> {
         let request = Request::post(url).json(&["EUR"])?;
-        Ok(request.send()?.success()?.json::<Vec<f64>>()?[0])
+        let rates = request.send()?.success()?.json::<Vec<f64>>()?;
+        rates.first().copied().ok_or_else(|| Failure::new("no_rate", "the answer is empty"))
     }
 
     #[test]

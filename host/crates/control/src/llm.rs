@@ -146,11 +146,12 @@ fn body(asked: &Completion) -> Value {
         "max_tokens": asked.max_tokens,
         "stream": false,
     });
-    if let Some(temperature) = asked.temperature {
-        body["temperature"] = json!(temperature);
-    }
-    if asked.json {
-        body["response_format"] = json!({ "type": "json_object" });
+    let optional = [
+        ("temperature", asked.temperature.map(|temperature| json!(temperature))),
+        ("response_format", asked.json.then(|| json!({ "type": "json_object" }))),
+    ];
+    if let Some(fields) = body.as_object_mut() {
+        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     }
     body
 }

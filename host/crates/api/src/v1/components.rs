@@ -5,7 +5,7 @@ use ringfence_control::{CheckView, ComponentError, ComponentView};
 use ringfence_model::{BotId, Sha256};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body::{PathOf, QueryOf};

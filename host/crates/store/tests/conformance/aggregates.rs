@@ -308,7 +308,7 @@ async fn calls_are_recorded_by_the_hundred(engine: Engine) {
             let started_at = Timestamp::from_micros(f.now().as_micros() + next_day);
             let outcome = if number == 0 { "failed" } else { "completed" }.to_owned();
             let usage = Usage { fuel: 10, peak_memory_bytes: lot * 1000 + number, ..Usage::default() };
-            let lines = (number % 2 == 0).then(|| format!(r#"[{{"message":"{number}"}}]"#));
+            let lines = number.is_multiple_of(2).then(|| format!(r#"[{{"message":"{number}"}}]"#));
             Record { call: Invocation { id, started_at, outcome, usage, ..f.call() }, lines }
         };
         (0..LOT).map(record).collect()
