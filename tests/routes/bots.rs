@@ -11,6 +11,7 @@ on_both_engines!(
     bad_deployments_are_refused,
     what_hostile_guests_get,
     a_store_of_its_own,
+    a_bot_runs_so_many_instances,
     creating_twice_under_one_key
 );
 
@@ -211,6 +212,29 @@ async fn bad_deployments_are_refused(engine: Engine) {
     let other_needs = client.patch(&format!("/bots/{id}"), &ada.key, &json!({ "component": notes })).await;
     expect_problem(&other_needs, 422, "grant_missing");
     assert_eq!(client.get(&format!("/bots/{id}"), &ada.key).await.expect(200)["version"], 1);
+}
+
+async fn a_bot_runs_so_many_instances(engine: Engine) {
+    let host = host(engine).await;
+    let client = host.client();
+    let ada = Market::register(&client, "Ada").await;
+    let bot = Market::deploy(&client, &ada, "hostile/park", json!({ "limits": { "instances": 1 } })).await;
+    let path = format!("/bots/{bot}/invoke");
+    let (asking, to, key) = (client.clone(), path.clone(), ada.key.clone());
+    let first = tokio::spawn(async move { asking.post(&to, &key, &json!({ "input": 3000 })).await });
+    let refused = loop {
+        let next = client.post(&path, &ada.key, &json!({ "input": 0 })).await;
+        if next.status != 200 {
+            break next;
+        }
+        assert!(!first.is_finished(), "two ran at once: {}", next.text);
+    };
+    expect_problem(&refused, 503, "bot_busy");
+    assert!(refused.headers.contains_key("retry-after"));
+    let _ = first.await.unwrap().expect(200);
+    let _ = client.post(&path, &ada.key, &json!({ "input": 0 })).await.expect(200);
+    let none = json!({ "limits": { "instances": 0 } });
+    expect_problem(&client.patch(&format!("/bots/{bot}"), &ada.key, &none).await, 422, "invalid_fields");
 }
 
 async fn what_hostile_guests_get(engine: Engine) {

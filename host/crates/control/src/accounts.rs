@@ -166,6 +166,7 @@ impl Control {
                 policies: Arc::new(policies),
                 limits: Arc::new(Limits::new(settings.rate_limits)),
                 deployed: Arc::new(Leased::new(crate::bots::KEPT)),
+                running: crate::bots::Running::default(),
                 recorder: Arc::new(Recorder::start(store.clone())),
                 live: Arc::new(Live::new()),
                 store,

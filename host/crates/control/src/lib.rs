@@ -130,6 +130,7 @@ pub struct Control {
     /// Bots that were called a moment ago.
     deployed: Arc<Leased<BotId, Arc<bots::Deployed>>>,
     recorder: Arc<recorder::Recorder>,
+    running: bots::Running,
     /// Calls that run and are followed.
     live: Arc<live::Live>,
     /// Rung when a submission is to be judged, so that this host's worker looks at once.

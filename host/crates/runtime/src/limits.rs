@@ -31,6 +31,9 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Calls of imported functions; giving back a host resource counts as one.
     pub host_calls: u64,
+    /// Instances of one bot that may run at a time on a host. Of all limits the only one that is not of a call: whoever
+    /// knows bots counts them.
+    pub instances: u64,
 }
 
 impl Default for Limits {
@@ -43,6 +46,7 @@ impl Default for Limits {
             log_bytes: 256 << 10,
             output_bytes: 1 << 20,
             host_calls: 10_000,
+            instances: 64,
         }
     }
 }
@@ -94,6 +98,7 @@ impl Limits {
             log_bytes: 4 << 20,
             output_bytes: 16 << 20,
             host_calls: 1_000_000,
+            instances: 1000,
         }
     }
 
@@ -108,6 +113,7 @@ impl Limits {
             log_bytes: self.log_bytes.min(maximum.log_bytes),
             output_bytes: self.output_bytes.min(maximum.output_bytes),
             host_calls: self.host_calls.min(maximum.host_calls),
+            instances: self.instances.min(maximum.instances),
         }
     }
 
@@ -124,6 +130,7 @@ impl Limits {
             ("log_bytes", self.log_bytes, 0, maximum.log_bytes),
             ("output_bytes", self.output_bytes, 1, maximum.output_bytes),
             ("host_calls", self.host_calls, 0, maximum.host_calls),
+            ("instances", self.instances, 1, maximum.instances),
         ];
         for (field, value, minimum, maximum) in fields {
             if value < minimum {

@@ -279,6 +279,7 @@ impl Runtime {
             log_bytes: 1 << 30,
             output_bytes: 1 << 30,
             host_calls: u64::MAX >> 1,
+            instances: u64::MAX >> 1,
         };
         config.maximum.validate(&bound)?;
         if matches!(config.compiler, Compiler::Child { .. }) {

@@ -20,7 +20,7 @@ use crate::detached::detached;
 use crate::guard::Authenticated;
 use crate::idempotency::answer;
 use crate::list::{Slice, fifty, list_answer};
-use crate::{ApiConfig, App, Problem};
+use crate::{ApiConfig, App, Problem, RETRY_AFTER};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     let one_bot = config.small(ONE_BOT);
@@ -129,6 +129,14 @@ impl From<BotError> for Problem {
                 "All instances are busy. Nothing ran; try again in a moment.",
             )
             .retry_after(retry_after),
+            BotError::TooManyInstances(most) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "bot_busy",
+                format!(
+                    "The bot's limit `instances` is {most}, and as many run on this host. Nothing ran; try again in a moment."
+                ),
+            )
+            .retry_after(RETRY_AFTER),
             // Read by nobody: the client has gone.
             BotError::Cancelled => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -297,7 +305,7 @@ struct Invoke {
     (status = 409, description = "`not_callable`, `bot_terminated`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`", body = Problem),
-    (status = 503, description = "`sandbox_busy`", body = Problem)
+    (status = 503, description = "`sandbox_busy`, `bot_busy`", body = Problem)
 ))]
 async fn invoke(
     State(app): State<App>,

@@ -135,6 +135,8 @@ impl Control {
         let bot = bot.ok_or(BotError::NotFound)?;
         self.permit(caller, Action::BotsInvoke, Resource::Bot(&bot.row)).await?;
         bot.check()?;
+        let most = bot.limits.instances.min(self.runtime.maximum().instances);
+        let _instance = self.running.begin(id, most).ok_or(BotError::TooManyInstances(most))?;
         let place =
             self.recorder.place().await.map_err(|_| BotError::Busy { retry_after: RECORDER_RETRY })?;
         let capabilities = self.with_secrets(&bot).await?;

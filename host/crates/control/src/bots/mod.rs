@@ -7,6 +7,7 @@ mod directories;
 mod follow;
 mod invocations;
 mod logs;
+mod running;
 mod secrets;
 mod sending;
 mod types;
@@ -27,6 +28,7 @@ pub use follow::{FollowEvent, FollowLogs, MAX_FOLLOW};
 pub use invocations::{InvocationView, InvokedBot, LogLineView, UsageView};
 pub(crate) use invocations::{lines_text, usage_row};
 pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
+pub(crate) use running::Running;
 pub use secrets::{NewSecret, SecretView};
 pub use types::{
     BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LlmGrant, LogPolicy, MissingGrant,

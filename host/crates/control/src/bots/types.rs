@@ -352,6 +352,9 @@ pub enum BotError {
         /// On this host, and not of the caller's org.
         on_host: bool,
     },
+    /// As many of its instances run as its limits allow.
+    #[error("the bot has {0} instances running, which is its limit")]
+    TooManyInstances(u64),
     /// All instances are busy.
     #[error("all instances are busy")]
     Busy {

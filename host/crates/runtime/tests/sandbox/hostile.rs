@@ -21,6 +21,7 @@ const fn fuel(fuel: u64) -> Limits {
         log_bytes: 256 << 10,
         output_bytes: 1 << 20,
         host_calls: 10_000,
+        instances: 64,
     }
 }
 
