@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash as _, Hasher};
 use std::io::{self, Read as _, Write as _};
+use std::mem;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +81,12 @@ pub(crate) struct DiskCache {
     directory: PathBuf,
     key: [u8; KEY_BYTES],
     engine_hash: [u8; 32],
+    /// What the last file was read into. Memory that is new to the process costs more than what is done with it.
+    buffer: Arc<Mutex<Vec<u8>>>,
 }
+
+/// The largest buffer that is kept for the next file.
+const KEPT_BUFFER_BYTES: usize = 8 << 20;
 
 /// Why a file was not used. The caller compiles again.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +104,12 @@ impl DiskCache {
     pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let key = read_or_make_key(directory)?;
-        Ok(Self { directory: directory.to_owned(), key, engine_hash: engine_hash(engine) })
+        Ok(Self {
+            directory: directory.to_owned(),
+            key,
+            engine_hash: engine_hash(engine),
+            buffer: Arc::default(),
+        })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -126,7 +137,8 @@ impl DiskCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut bytes = Vec::new();
+        let mut bytes = mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        bytes.clear();
         file.read_to_end(&mut bytes)?;
         // One that cannot be marked is made again some day.
         let _ = upkeep::mark_used(&file);
@@ -140,7 +152,8 @@ impl DiskCache {
         if !covered.starts_with(&header) {
             return Err(Unusable::Misplaced);
         }
-        Ok(Some(Verified { code_start: TAG_BYTES + header.len(), bytes }))
+        let code_start = TAG_BYTES + header.len();
+        Ok(Some(Verified { code_start, bytes, buffer: Arc::clone(&self.buffer) }))
     }
 
     /// Keeps the code of a component. The file appears under its name only when it is whole and on disk.
@@ -171,6 +184,15 @@ impl DiskCache {
 pub(crate) struct Verified {
     bytes: Vec<u8>,
     code_start: usize,
+    buffer: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Drop for Verified {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= KEPT_BUFFER_BYTES {
+            *self.buffer.lock().unwrap_or_else(PoisonError::into_inner) = mem::take(&mut self.bytes);
+        }
+    }
 }
 
 impl Verified {
