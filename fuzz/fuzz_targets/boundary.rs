@@ -47,6 +47,8 @@ const IMPORTS: &str = r#"
         (export "get" (func (param "key" string) (result (result (option (list u8)) (error $e)))))
         (export "set" (func (param "key" string) (param "value" (list u8)) (result (result (error $e)))))
         (export "delete" (func (param "key" string) (result (result (error $e)))))
+        (export "compare-and-swap" (func (param "key" string) (param "expected" (option (list u8)))
+            (param "value" (option (list u8))) (result (result bool (error $e)))))
         (export "list-keys" (func (param "prefix" string) (param "after" (option string))
             (result (result (list string) (error $e)))))))
     (import "wasi:cli/environment@0.2.0" (instance $environment
@@ -88,6 +90,7 @@ const FUNCTIONS: &[(&str, &str, &str, &str)] = &[
     ("kv-get", r#"(func $kv "get")"#, "i32 i32 i32", ""),
     ("kv-set", r#"(func $kv "set")"#, "i32 i32 i32 i32 i32", ""),
     ("kv-delete", r#"(func $kv "delete")"#, "i32 i32 i32", ""),
+    ("kv-swap", r#"(func $kv "compare-and-swap")"#, "i32 i32 i32 i32 i32 i32 i32 i32 i32", ""),
     ("kv-list", r#"(func $kv "list-keys")"#, "i32 i32 i32 i32 i32 i32", ""),
     ("environment", r#"(func $environment "get-environment")"#, "i32", ""),
     ("random", r#"(func $random "get-random-bytes")"#, "i64 i32", ""),
@@ -199,6 +202,23 @@ impl KvStore for Memory {
         Ok(())
     }
 
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<bool, KvError> {
+        let mut store = self.0.lock().expect("no panic before");
+        if store.get(key) != expected.as_ref() {
+            return Ok(false);
+        }
+        match value {
+            Some(value) => store.insert(key.to_owned(), value),
+            None => store.remove(key),
+        };
+        Ok(true)
+    }
+
     async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, KvError> {
         let store = self.0.lock().expect("no panic before");
         let keys = store.keys().filter(|key| key.starts_with(prefix));
@@ -210,7 +230,7 @@ impl KvStore for Memory {
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = text(&mut Unstructured::new(data)) else { return };
     let wasm = wat::parse_str(text).expect("the text is right");
-    let info = TOKIO.block_on(SANDBOX.prepare(wasm.into())).expect("it may run");
+    let info = TOKIO.block_on(SANDBOX.prepare(wasm.into(), &"org_1".into())).expect("it may run");
     let config = [("key", "value"), ("", "empty"), ("long", "0123456789")];
     let config = config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let capabilities =

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use ringfence_fuzz::{TOKIO, bot, limits, sandbox};
-use ringfence_runtime::{BotCall, CallError, Digest, Runtime, RuntimeConfig};
+use ringfence_runtime::{BotCall, CallError, Digest, LogOptions, Runtime, RuntimeConfig};
 
 /// What lies in the file.
 fn file(u: &mut Unstructured<'_>, world: &World) -> arbitrary::Result<Vec<u8>> {
@@ -53,7 +53,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         ..RuntimeConfig::default()
     };
     let sandbox = sandbox(config);
-    let prepare = |wasm| TOKIO.block_on(sandbox.prepare(wasm)).expect("it may run").digest;
+    let prepare = |wasm| TOKIO.block_on(sandbox.prepare(wasm, &"org_1".into())).expect("it may run").digest;
     let (digest, other_digest) = (prepare(bot("")), prepare(bot("(global i32 (i32.const 1))")));
     let file = |digest: Digest| {
         let entries = std::fs::read_dir(folder.path()).expect("the folder is read").flatten();
@@ -77,6 +77,7 @@ fuzz_target!(|data: &[u8]| {
             limits: limits(),
             capabilities: Default::default(),
             tenant: "org_1".into(),
+            logs: LogOptions::default(),
         };
         TOKIO.block_on(world.sandbox.call_bot(call))
     };

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use ringfence_runtime::{
-    BotCall, Capabilities, Digest, Invocation, Limits, NoSource, Runtime, RuntimeConfig,
+    BotCall, Capabilities, Digest, Invocation, Limits, LogOptions, NoSource, Runtime, RuntimeConfig,
 };
 
 /// Where everything asynchronous runs.
@@ -44,6 +44,7 @@ pub fn call(sandbox: &Runtime, digest: Digest, capabilities: Capabilities) -> In
         limits: limits.clone(),
         capabilities: Arc::new(capabilities),
         tenant: "org_1".into(),
+        logs: LogOptions::default(),
     };
     let invocation = TOKIO.block_on(sandbox.call_bot(call)).expect("the call begins");
     let usage = &invocation.usage;
