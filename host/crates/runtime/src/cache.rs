@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash as _, Hasher};
 use std::io::{self, Read as _, Write as _};
-use std::mem;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,12 +80,7 @@ pub(crate) struct DiskCache {
     directory: PathBuf,
     key: [u8; KEY_BYTES],
     engine_hash: [u8; 32],
-    /// What the last file was read into. Memory that is new to the process costs more than what is done with it.
-    buffer: Arc<Mutex<Vec<u8>>>,
 }
-
-/// The largest buffer that is kept for the next file.
-const KEPT_BUFFER_BYTES: usize = 8 << 20;
 
 /// Why a file was not used. The caller compiles again.
 #[derive(Debug, thiserror::Error)]
@@ -104,12 +98,7 @@ impl DiskCache {
     pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let key = read_or_make_key(directory)?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            key,
-            engine_hash: engine_hash(engine),
-            buffer: Arc::default(),
-        })
+        Ok(Self { directory: directory.to_owned(), key, engine_hash: engine_hash(engine) })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -137,8 +126,7 @@ impl DiskCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut bytes = mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
-        bytes.clear();
+        let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         // One that cannot be marked is made again some day.
         let _ = upkeep::mark_used(&file);
@@ -152,8 +140,7 @@ impl DiskCache {
         if !covered.starts_with(&header) {
             return Err(Unusable::Misplaced);
         }
-        let code_start = TAG_BYTES + header.len();
-        Ok(Some(Verified { code_start, bytes, buffer: Arc::clone(&self.buffer) }))
+        Ok(Some(Verified { code_start: TAG_BYTES + header.len(), bytes }))
     }
 
     /// Keeps the code of a component. The file appears under its name only when it is whole and on disk.
@@ -184,15 +171,6 @@ impl DiskCache {
 pub(crate) struct Verified {
     bytes: Vec<u8>,
     code_start: usize,
-    buffer: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Drop for Verified {
-    fn drop(&mut self) {
-        if self.bytes.capacity() <= KEPT_BUFFER_BYTES {
-            *self.buffer.lock().unwrap_or_else(PoisonError::into_inner) = mem::take(&mut self.bytes);
-        }
-    }
 }
 
 impl Verified {
