@@ -194,35 +194,22 @@ impl Control {
 
     /// What must hold of a bot, new or changed, besides what its request was checked for.
     fn check_bot(&self, mut checks: Checks, bot: &BotView, component: &Component) -> Result<(), BotError> {
+        let (is_bot, grants) = (bot.kind == ComponentKind::Bot, &bot.grants);
+        for (granted, field, what) in [
+            (grants.kv.is_some(), "grants.kv", "a key-value store"),
+            (grants.http.is_some(), "grants.http", "a network"),
+            (grants.llm.is_some(), "grants.llm", "language models"),
+            (!grants.secrets.is_empty(), "grants.secrets", "secrets"),
+            (!grants.directories.is_empty(), "grants.directories", "directories"),
+        ] {
+            let message =
+                format!("an oracle judges without {what}: it must give the same verdict every time");
+            checks.require(is_bot || !granted, field, message);
+        }
         checks.require(
-            bot.grants.kv.is_none() || bot.kind == ComponentKind::Bot,
-            "grants.kv",
-            "an oracle judges without a key-value store: it must give the same verdict every time",
-        );
-        checks.require(
-            bot.grants.http.is_none() || bot.kind == ComponentKind::Bot,
-            "grants.http",
-            "an oracle judges without a network: it must give the same verdict every time",
-        );
-        checks.require(
-            bot.grants.llm.is_none() || bot.kind == ComponentKind::Bot,
-            "grants.llm",
-            "an oracle judges without language models: it must give the same verdict every time",
-        );
-        checks.require(
-            bot.grants.secrets.is_empty() || bot.kind == ComponentKind::Bot,
-            "grants.secrets",
-            "an oracle judges without secrets: it must give the same verdict every time",
-        );
-        checks.require(
-            bot.logs.min_level.is_none() || bot.kind == ComponentKind::Bot,
+            is_bot || bot.logs.min_level.is_none(),
             "logs.min_level",
             "cannot be set for an oracle: whoever paid for a verdict can read all that led to it",
-        );
-        checks.require(
-            bot.grants.directories.is_empty() || bot.kind == ComponentKind::Bot,
-            "grants.directories",
-            "an oracle judges without directories: it must give the same verdict every time",
         );
         checks.require(
             bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
