@@ -42,6 +42,10 @@ impl Uploads {
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
         let largest = app.config.max_component_bytes;
+        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|bytes| bytes.to_str().ok());
+        if announced.and_then(|bytes| bytes.parse().ok()).is_some_and(|bytes: usize| bytes > largest) {
+            return Err(Problem::too_large(largest));
+        }
         let (uploads, org) = (app.uploads.clone(), caller.org().clone());
         let mut upload = Upload { uploads, org, held: 0, bytes: Bytes::new() };
         let mut body = request.into_body().into_data_stream();
