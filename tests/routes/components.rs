@@ -7,7 +7,7 @@ use ringfence_testkit::{
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::refuses_without_a_key;
 use crate::{host, host_with};
@@ -206,13 +206,15 @@ async fn uploads_share_the_memory() {
     let client = host.client();
     let (ada, bob) = (Market::register(&client, "Ada").await, Market::register(&client, "Bob").await);
     let almost = &echo[..echo.len() - 1];
-    let held =
-        (begin(&host, &ada.key, echo.len(), almost).await, begin(&host, &ada.key, echo.len(), almost).await);
+    // Until both are held: the third must not come between them.
     let begun = Instant::now();
-    let refused = loop {
+    let (held, refused) = loop {
+        let one = begin(&host, &ada.key, echo.len(), almost).await;
+        let two = begin(&host, &ada.key, echo.len(), almost).await;
+        sleep(Duration::from_millis(500)).await;
         let answer = client.upload(&ada.key, echo.clone()).await;
         if answer.status == 503 {
-            break answer;
+            break ((one, two), answer);
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "the third of Ada's is let in: {}", answer.text);
     };
