@@ -314,12 +314,14 @@ async fn who_goes_on_misses_nothing_and_gets_nothing_twice(engine: Engine) {
         let mut on = world.follow(Some(&event.id)).await;
         let third = world.tick(1).await;
         let calls = [staying.as_str(), &first, &second, &third];
-        let mut rest = Vec::new();
-        while rest
-            .last()
-            .is_none_or(|last: &Event| last.name != "end" || last.data["invocation_id"] != *third)
-        {
-            rest.push(on.next().await.unwrap());
+        // Each call's events come in their order; of which call first, is open.
+        let mut rest: Vec<Event> = Vec::new();
+        let mut awaited = vec![second.clone(), third.clone()];
+        awaited.extend((event.name != "end").then(|| first.clone()));
+        while !awaited.is_empty() {
+            let next = on.next().await.unwrap();
+            awaited.retain(|call| next.name != "end" || next.data["invocation_id"] != **call);
+            rest.push(next);
         }
         let of = |call: &str| {
             let of_it: Vec<_> =
