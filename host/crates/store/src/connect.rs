@@ -67,6 +67,32 @@ fn migrator(text: fn(&Step) -> &'static str) -> Migrator {
     Migrator::with_migrations(steps.collect())
 }
 
+/// How often a new SQLite file is tried, and how long is waited between.
+const OPENINGS: u32 = 100;
+const BETWEEN_OPENINGS: Duration = Duration::from_millis(50);
+
+/// Opens the connection that writes. Of several hosts that open a new file at once, one changes its journal to a log, and
+/// the others are told that it is locked without having waited.
+async fn open_writer(options: &SqliteConnectOptions) -> Result<sqlx::SqlitePool, sqlx::Error> {
+    let mut tries = OPENINGS;
+    loop {
+        let writer = SqlitePoolOptions::new().max_connections(1).acquire_timeout(LOCK_TIMEOUT);
+        match writer.connect_with(options.clone()).await {
+            Err(error) if tries > 0 && is_locked(&error) => {
+                tries -= 1;
+                tokio::time::sleep(BETWEEN_OPENINGS).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// SQLITE_BUSY and its kin.
+fn is_locked(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("5" | "261" | "517"))
+}
+
 /// How long a transaction waits for another's lock before it gives up with [`StoreError::Busy`].
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -181,12 +207,7 @@ impl Store {
             .pragma("wal_autocheckpoint", "4096")
             .busy_timeout(LOCK_TIMEOUT)
             .disable_statement_logging();
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(LOCK_TIMEOUT)
-            .connect_with(options.clone())
-            .await
-            .map_err(ConnectError::Open)?;
+        let writer = open_writer(&options).await.map_err(ConnectError::Open)?;
         if schema == Schema::BroughtUpToDate {
             let mut connection = writer.acquire().await.map_err(ConnectError::Open)?;
             // SQLite has no lock for this: of two hosts that open a new file at once, one fails at a step that the other
