@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use reqwest::Method;
 use ringfence_testkit::{Engine, Market, expect_problem, guest, on_both_engines};
 use serde_json::{Value, json};
@@ -220,14 +222,18 @@ async fn a_bot_runs_so_many_instances(engine: Engine) {
     let ada = Market::register(&client, "Ada").await;
     let bot = Market::deploy(&client, &ada, "hostile/park", json!({ "limits": { "instances": 1 } })).await;
     let path = format!("/bots/{bot}/invoke");
-    let (asking, to, key) = (client.clone(), path.clone(), ada.key.clone());
-    let first = tokio::spawn(async move { asking.post(&to, &key, &json!({ "input": 3000 })).await });
-    let refused = loop {
+    let mut tries = 0..20;
+    let (first, refused) = loop {
+        assert!(tries.next().is_some(), "two run at once");
+        let (asking, to, key) = (client.clone(), path.clone(), ada.key.clone());
+        let first = tokio::spawn(async move { asking.post(&to, &key, &json!({ "input": 3000 })).await });
+        // Until it runs: the second must not come before it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let next = client.post(&path, &ada.key, &json!({ "input": 0 })).await;
         if next.status != 200 {
-            break next;
+            break (first, next);
         }
-        assert!(!first.is_finished(), "two ran at once: {}", next.text);
+        let _ = first.await.unwrap();
     };
     expect_problem(&refused, 503, "bot_busy");
     assert!(refused.headers.contains_key("retry-after"));
