@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use axum::body::BodyDataStream;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use bytes::{Bytes, BytesMut};
@@ -20,6 +22,9 @@ const LARGEST_OF_AN_ORG: usize = 2;
 
 /// How many bytes say what a body is.
 const HEADER_BYTES: usize = 8;
+
+/// How long the rest of a refused upload is let come, and forgotten.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes of uploads that are in memory, by org.
 #[derive(Clone, Default)]
@@ -43,27 +48,20 @@ impl Uploads {
         }
         let largest = app.config.max_component_bytes;
         let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|bytes| bytes.to_str().ok());
-        if announced.and_then(|bytes| bytes.parse().ok()).is_some_and(|bytes: usize| bytes > largest) {
-            return Err(Problem::too_large(largest));
-        }
+        let announced = announced.and_then(|bytes| bytes.parse::<usize>().ok());
         let (uploads, org) = (app.uploads.clone(), caller.org().clone());
         let mut upload = Upload { uploads, org, held: 0, bytes: Bytes::new() };
         let mut body = request.into_body().into_data_stream();
-        let mut read = BytesMut::new();
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|error| unreadable(&error))?;
-            if piece.len() > largest.saturating_sub(read.len()) {
-                return Err(Problem::too_large(largest));
-            }
-            upload.hold(piece.len(), largest)?;
-            let looked_at = read.len() >= HEADER_BYTES;
-            read.extend_from_slice(&piece);
-            if !looked_at && read.len() >= HEADER_BYTES {
-                check_component_header(&read)?;
-            }
+        let taken = match announced {
+            Some(bytes) if bytes > largest => Err(Problem::too_large(largest)),
+            _ => upload.take(&mut body, largest).await,
+        };
+        if taken.is_err() {
+            // Most clients read no answer before they have sent everything.
+            let rest = async { while let Some(Ok(_)) = body.next().await {} };
+            let _ = tokio::time::timeout(REFUSED_LINGER, rest).await;
         }
-        upload.bytes = read.freeze();
-        Ok(upload)
+        taken.map(|()| upload)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OrgId, usize>> {
@@ -72,6 +70,25 @@ impl Uploads {
 }
 
 impl Upload {
+    /// Takes in the body, as it comes.
+    async fn take(&mut self, body: &mut BodyDataStream, largest: usize) -> Result<(), Problem> {
+        let mut read = BytesMut::new();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| unreadable(&error))?;
+            if piece.len() > largest.saturating_sub(read.len()) {
+                return Err(Problem::too_large(largest));
+            }
+            self.hold(piece.len(), largest)?;
+            let looked_at = read.len() >= HEADER_BYTES;
+            read.extend_from_slice(&piece);
+            if !looked_at && read.len() >= HEADER_BYTES {
+                check_component_header(&read)?;
+            }
+        }
+        self.bytes = read.freeze();
+        Ok(())
+    }
+
     /// Counts more bytes, if there is room for them.
     fn hold(&mut self, bytes: usize, largest: usize) -> Result<(), Problem> {
         let mut held = self.uploads.lock();
