@@ -3,12 +3,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash as _, Hasher};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 use ringfence_model::{Rng as _, SystemRng};
+use rustix::fs::{MemfdFlags, SealFlags};
 use wasmtime::Engine;
 
 use crate::component::{ComponentInfo, Linked};
@@ -73,9 +75,12 @@ const TAG_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const KEY_FILE: &str = "cache.key";
 
+/// What of a file is looked at in one go: small enough to stay in the processor's cache between its three readers.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// Compiled code on disk: one file for each component and engine, `<digest>-<engine hash>.cwasm`, holding a
-/// keyed BLAKE3 hash (a MAC) and then what it covers: a magic number, the digest, the engine's hash and the code. Loading
-/// code means running it, so nothing is loaded that this host has not written under its own key.
+/// keyed BLAKE3 hash (a MAC) and then what it covers: a magic number, the digest, the engine's hash, the component's size
+/// and the code. Loading code means running it, so nothing is loaded that this host has not written under its own key.
 pub(crate) struct DiskCache {
     directory: PathBuf,
     key: [u8; KEY_BYTES],
@@ -118,41 +123,60 @@ impl DiskCache {
         [MAGIC.as_slice(), digest.as_bytes(), &self.engine_hash].concat()
     }
 
-    /// The verified code of a component, if it is here. The bytes that were verified are the bytes returned:
-    /// the file is read once and not looked at again.
+    /// The verified code of a component, if it is here. The bytes that were verified are the bytes returned: the file is
+    /// read once, into memory that nobody can change any more, and not looked at again.
     pub(crate) fn load(&self, digest: &Digest) -> Result<Option<Verified>, Unusable> {
         let mut file = match File::open(self.path(digest)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
         // One that cannot be marked is made again some day.
         let _ = upkeep::mark_used(&file);
-        let (tag, covered) = bytes.split_at_checked(TAG_BYTES).ok_or(Unusable::Forged)?;
-        let tag = blake3::Hash::from_slice(tag).map_err(|_| Unusable::Forged)?;
+        let expected = self.header(digest);
+        let (mut tag, mut header, mut size) = ([0; TAG_BYTES], vec![0; expected.len()], [0; 8]);
+        for part in [tag.as_mut_slice(), &mut header, &mut size] {
+            file.read_exact(part).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Unusable::Forged,
+                _ => error.into(),
+            })?;
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&header).update(&size);
+        let code = memory_file()?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let read = match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => chunk.get(..read).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            hasher.update(read);
+            (&code).write_all(read)?;
+        }
+        seal(&code)?;
         // Compared in constant time.
-        if blake3::keyed_hash(&self.key, covered) != tag {
+        if hasher.finalize() != blake3::Hash::from_bytes(tag) {
             return Err(Unusable::Forged);
         }
-        let header = self.header(digest);
-        if !covered.starts_with(&header) {
+        if header != expected {
             return Err(Unusable::Misplaced);
         }
-        Ok(Some(Verified { code_start: TAG_BYTES + header.len(), bytes }))
+        Ok(Some(Verified { wasm_bytes: u64::from_le_bytes(size), code }))
     }
 
     /// Keeps the code of a component. The file appears under its name only when it is whole and on disk.
-    pub(crate) fn store(&self, digest: &Digest, code: &[u8]) -> io::Result<()> {
-        let header = self.header(digest);
-        let tag = *blake3::Hasher::new_keyed(&self.key).update(&header).update(code).finalize().as_bytes();
+    pub(crate) fn store(&self, digest: &Digest, wasm_bytes: u64, code: &[u8]) -> io::Result<()> {
+        let (header, size) = (self.header(digest), wasm_bytes.to_le_bytes());
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let tag = *hasher.update(&header).update(&size).update(code).finalize().as_bytes();
 
         let path = self.path(digest);
         let temporary = self.directory.join(format!("{}.tmp", unique_name()));
         let written = (|| {
             let mut file = new_private_file(&temporary)?;
-            for part in [tag.as_slice(), &header, code] {
+            for part in [tag.as_slice(), &header, &size, code] {
                 file.write_all(part)?;
             }
             file.sync_all()?;
@@ -169,14 +193,30 @@ impl DiskCache {
 
 /// Code that this host has written for this component and this engine.
 pub(crate) struct Verified {
-    bytes: Vec<u8>,
-    code_start: usize,
+    /// The component's size.
+    pub(crate) wasm_bytes: u64,
+    /// Sealed memory.
+    code: File,
 }
 
 impl Verified {
-    pub(crate) fn code(&self) -> &[u8] {
-        self.bytes.get(self.code_start..).unwrap_or_default()
+    /// A file's name for the code: to be mapped, which copies nothing and reads only what is used.
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.code.as_raw_fd()).into()
     }
+}
+
+/// A file in memory that only this process has.
+fn memory_file() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("compiled-code", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
+}
+
+/// Has what is in the memory stay as it is for good.
+fn seal(memory: &File) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(
+        memory,
+        SealFlags::SEAL | SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW,
+    )?)
 }
 
 fn new_private_file(path: &Path) -> io::Result<File> {

@@ -275,20 +275,19 @@ impl Loader {
                 return None;
             }
         };
-        let (size, code) = verified.code().split_first_chunk::<8>()?;
         #[expect(
             unsafe_code,
-            reason = "these bytes, unchanged since they were verified, were written by `adopt` below under a \
+            reason = "these bytes, sealed before they were verified to the end, were written by `keep` below under a \
                       key that only this host has, for the same component and an equal engine"
         )]
-        let component = unsafe { Component::deserialize(&self.engine, code) };
+        let component = unsafe { Component::deserialize_file(&self.engine, verified.path()) };
         let component = component
             .inspect_err(
                 |reason| tracing::warn!(%digest, %reason, "compiled code did not load; compiling again"),
             )
             .ok()?;
         self.loaded_from_disk.fetch_add(1, Ordering::Relaxed);
-        self.finish(&component, digest, u64::from_le_bytes(*size))
+        self.finish(&component, digest, verified.wasm_bytes)
             .inspect_err(|reason| tracing::warn!(%digest, %reason, "a kept component may no longer run here"))
             .ok()
     }
@@ -320,7 +319,7 @@ impl Loader {
 
     fn keep(&self, digest: Digest, size: u64, code: &[u8]) -> std::io::Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
-        disk.store(&digest, &[size.to_le_bytes().as_slice(), code].concat())
+        disk.store(&digest, size, code)
     }
 
     /// Checks and links, and puts the result into the memory cache. Also done for code from disk: what a
