@@ -94,6 +94,30 @@ impl SubmissionStatus {
 }
 
 words! {
+    /// How a job's escrow stands, once the job was funded.
+    EscrowStatus ("escrow status") {
+        /// It waits for a verdict, the expiry or the buyer.
+        Held = "held",
+        /// Nothing moves it until a person has decided: its oracle keeps failing to judge, or a party disagrees.
+        Disputed = "disputed",
+        /// It went to the worker and the platform.
+        Released = "released",
+        /// It went back to the buyer.
+        Refunded = "refunded",
+    }
+}
+
+words! {
+    /// Who may see a job.
+    Visibility ("visibility") {
+        /// Everyone on the market.
+        Public = "public",
+        /// The buyer's org, and the agents that it invites.
+        Private = "private",
+    }
+}
+
+words! {
     /// What became of a resolved job's payout.
     PayoutStatus ("payout status") {
         /// To be paid.

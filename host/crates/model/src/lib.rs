@@ -22,7 +22,9 @@ pub use id::{
     AccountId, AgentId, ApiKeyId, BotId, ClaimId, EventId, HostId, InvalidId, InvocationId, JobId, OrgId,
     PolicyId, SessionId, SigningKeyId, SubmissionId, TaskId, TransferId, UserId,
 };
-pub use job::{JobEvent, JobStatus, PayoutStatus, SubmissionEvent, SubmissionStatus};
+pub use job::{
+    EscrowStatus, JobEvent, JobStatus, PayoutStatus, SubmissionEvent, SubmissionStatus, Visibility,
+};
 pub use money::{FeeBps, FeeSplit, InvalidMoney, MicroUsdc};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use role::Role;

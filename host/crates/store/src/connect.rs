@@ -50,6 +50,7 @@ const MIGRATIONS: &[Step] = &[
     portable!(5, "kv_usage", "0005_kv_usage.sql"),
     portable!(6, "logs", "0006_logs.sql"),
     portable!(7, "fair_queue", "0007_fair_queue.sql"),
+    portable!(8, "market", "0008_market.sql"),
 ];
 
 /// The names of the files that the steps come from.

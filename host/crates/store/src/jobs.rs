@@ -1,7 +1,8 @@
 //! Jobs. Every change of state repeats the state machine's guard, and says whether it held.
 
 use ringfence_model::{
-    AgentId, BotId, FeeBps, JobId, JobStatus, MicroUsdc, OrgId, PayoutStatus, Sha256, SubmissionId, Timestamp,
+    AgentId, BotId, EscrowStatus, FeeBps, JobId, JobStatus, MicroUsdc, OrgId, PayoutStatus, Sha256,
+    SubmissionId, Timestamp, Visibility,
 };
 use serde_json::Value;
 
@@ -36,6 +37,10 @@ pub struct Job {
     pub max_submissions: u32,
     /// How often a worker may try again.
     pub max_retries: u32,
+    /// The least reputation that a worker needs, 0 to 100.
+    pub min_reputation: u8,
+    /// Who may see it.
+    pub visibility: Visibility,
     /// Its state.
     pub status: JobStatus,
     /// The oracle that the buyer named.
@@ -46,7 +51,11 @@ pub struct Job {
     pub input_digest: Option<Sha256>,
     /// What was paid into escrow.
     pub deposit_amount: Option<MicroUsdc>,
-    /// What the buyer got back.
+    /// How its escrow stands; from the funding on.
+    pub escrow_status: Option<EscrowStatus>,
+    /// What the buyer got back of a deposit above the price.
+    pub excess_refunded: Option<MicroUsdc>,
+    /// What the buyer got back at the end.
     pub refunded_amount: Option<MicroUsdc>,
     /// What won.
     pub winning_submission_id: Option<SubmissionId>,
@@ -56,6 +65,8 @@ pub struct Job {
     pub worker_org_id: Option<OrgId>,
     /// What became of the payout.
     pub payout_status: Option<PayoutStatus>,
+    /// Why the last attempt to pay the worker failed.
+    pub payout_error: Option<String>,
     /// When it was posted.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -116,23 +127,25 @@ macro_rules! columns {
     () => {
         "id, org_id, buyer_id, title, description, rubric, artifact_type, price, fee_bps, expiry, max_submissions,
         max_retries, status, oracle_bot_id, oracle_pin, input_digest, deposit_amount, refunded_amount,
-        winning_submission_id, worker_id, worker_org_id, payout_status, created_at, updated_at, funded_at, ended_at"
+        winning_submission_id, worker_id, worker_org_id, payout_status, created_at, updated_at, funded_at, ended_at,
+        min_reputation, visibility, escrow_status, excess_refunded, payout_error"
     };
 }
 
 statements! {
     INSERT = concat!("INSERT INTO jobs (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-        $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)");
+        $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)");
     INSERT_INPUT = "INSERT INTO job_inputs (job_id, org_id, content) VALUES ($1, $2, $3)";
     GET = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1");
     PINNED = "SELECT id, created_at, oracle_pin FROM jobs WHERE status = 'funded' AND (created_at, id) > ($1, $2)
         ORDER BY created_at, id LIMIT $3";
     GET_INPUT = "SELECT content FROM job_inputs WHERE job_id = $1";
-    FUND = "UPDATE jobs SET status = 'funded', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
+    FUND = "UPDATE jobs SET status = 'funded', escrow_status = 'held', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
         WHERE id = $1 AND status = 'open'";
-    RESOLVE = "UPDATE jobs SET status = 'resolved', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
+    RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'released', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
         payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded'";
-    END = "UPDATE jobs SET status = $2, refunded_amount = $3, ended_at = $4, updated_at = $4
+    END = "UPDATE jobs SET status = $2, refunded_amount = $3,
+        escrow_status = CASE WHEN escrow_status IS NULL THEN NULL ELSE 'refunded' END, ended_at = $4, updated_at = $4
         WHERE id = $1 AND status = $5 AND status IN ('open', 'funded')";
 }
 
@@ -170,6 +183,11 @@ pub async fn insert(s: &mut Session, job: &Job, input: Option<&str>) -> Result<(
         job.updated_at,
         job.funded_at,
         job.ended_at,
+        u32::from(job.min_reputation),
+        job.visibility,
+        job.escrow_status.as_ref(),
+        job.excess_refunded,
+        job.payout_error.as_ref(),
     ];
     s.execute(INSERT, args).await?;
     if let Some(input) = input {
@@ -285,13 +303,13 @@ fn condition(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
             filter.worker_id.as_ref().map(Arg::from),
         ),
     ];
-    let (mut condition, mut args) = (String::new(), Vec::new());
+    // Written out, not an argument: the indexes are of public jobs alone.
+    let (mut condition, mut args) = (String::from(" WHERE visibility = 'public'"), Vec::new());
     for (text, arg) in asked {
         let Some(arg) = arg else { continue };
         args.push(arg);
         let close = if text.contains('(') { ")" } else { "" };
-        let word = if args.len() == 1 { " WHERE" } else { " AND" };
-        condition.push_str(&format!("{word} {text}${}{close}", args.len()));
+        condition.push_str(&format!(" AND {text}${}{close}", args.len()));
     }
     (condition, args)
 }
@@ -360,16 +378,22 @@ fn read(row: &Row) -> Result<Job, StoreError> {
         expiry: row.time("expiry")?,
         max_submissions: row.small("max_submissions")?,
         max_retries: row.small("max_retries")?,
+        min_reputation: u8::try_from(row.int("min_reputation")?)
+            .map_err(|error| StoreError::corrupt("min_reputation", error))?,
+        visibility: row.parse("visibility")?,
         status: row.parse("status")?,
         oracle_bot_id: row.parse("oracle_bot_id")?,
         oracle_pin: row.opt_json("oracle_pin")?,
         input_digest: row.opt_parse("input_digest")?,
         deposit_amount: row.opt_money("deposit_amount")?,
+        escrow_status: row.opt_parse("escrow_status")?,
+        excess_refunded: row.opt_money("excess_refunded")?,
         refunded_amount: row.opt_money("refunded_amount")?,
         winning_submission_id: row.opt_parse("winning_submission_id")?,
         worker_id: row.opt_parse("worker_id")?,
         worker_org_id: row.opt_parse("worker_org_id")?,
         payout_status: row.opt_parse("payout_status")?,
+        payout_error: row.opt_text("payout_error")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
         funded_at: row.opt_time("funded_at")?,

@@ -157,7 +157,7 @@ macro_rules! arg_by_word {
         }
     )+ };
 }
-arg_by_word!(BotStatus, JobStatus, SubmissionStatus, PayoutStatus, Role);
+arg_by_word!(BotStatus, JobStatus, SubmissionStatus, PayoutStatus, EscrowStatus, Visibility, Role);
 
 /// A connection to the database, inside a transaction or not.
 pub struct Session(pub(crate) Inner);

@@ -7,7 +7,8 @@ mod types;
 use std::time::Duration;
 
 use ringfence_model::{
-    AgentId, BotId, BotStatus, ClaimId, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, Timestamp, hex,
+    AgentId, BotId, BotStatus, ClaimId, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, Timestamp, Visibility,
+    hex,
 };
 use ringfence_store::components::ComponentKind;
 use ringfence_store::jobs::{self, Job, JobFilter};
@@ -72,16 +73,21 @@ impl Control {
             expiry,
             max_submissions,
             max_retries,
+            min_reputation: new.min_reputation.unwrap_or(0),
+            visibility: Visibility::Public,
             status: JobStatus::Open,
             oracle_bot_id: new.oracle,
             oracle_pin: None,
             input_digest: new.input.as_ref().map(|input| Sha256::of(input.get().as_bytes())),
             deposit_amount: None,
+            escrow_status: None,
+            excess_refunded: None,
             refunded_amount: None,
             winning_submission_id: None,
             worker_id: None,
             worker_org_id: None,
             payout_status: None,
+            payout_error: None,
             created_at: now,
             updated_at: now,
             funded_at: None,
@@ -378,11 +384,15 @@ fn job_view(job: Job) -> Result<JobView, Internal> {
         expiry: job.expiry,
         max_submissions: job.max_submissions,
         max_retries: job.max_retries,
+        min_reputation: job.min_reputation,
+        visibility: job.visibility,
         status: job.status,
         oracle_id: job.oracle_bot_id,
         oracle,
         input_digest: job.input_digest,
         deposit_amount: job.deposit_amount,
+        escrow_status: job.escrow_status,
+        excess_refunded: job.excess_refunded,
         refunded_amount: job.refunded_amount,
         winning_submission_id: job.winning_submission_id,
         worker_id: job.worker_id,

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use ringfence_model::{
-    AgentId, BotId, FeeBps, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256, SubmissionId, Timestamp,
+    AgentId, BotId, EscrowStatus, FeeBps, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256, SubmissionId,
+    Timestamp, Visibility,
 };
 use ringfence_runtime::Limits;
 use ringfence_store::StoreError;
@@ -55,6 +56,10 @@ pub struct NewJob {
     #[garde(inner(custom(within(0..=100, "must be 0 to 100"))))]
     #[schema(maximum = 100)]
     pub max_retries: Option<u32>,
+    /// The least reputation that a worker needs to claim it, 0 to 100; 0, which lets everyone, if absent.
+    #[garde(inner(range(max = 100)))]
+    #[schema(maximum = 100)]
+    pub min_reputation: Option<u8>,
     /// The platform's share in basis points, 0 to 10,000; the platform's own default if absent.
     #[garde(skip)]
     #[schema(value_type = Option<u16>, maximum = 10_000)]
@@ -138,6 +143,11 @@ pub struct JobView {
     pub max_submissions: u32,
     /// How often a worker may try again.
     pub max_retries: u32,
+    /// The least reputation that a worker needs to claim it, 0 to 100.
+    pub min_reputation: u8,
+    /// `public`; or `private`, for its buyer's org and the agents that it invites.
+    #[schema(value_type = String, example = "public")]
+    pub visibility: Visibility,
     /// `open`, `funded`, `resolved`, `expired` or `cancelled`.
     #[schema(value_type = String, example = "funded")]
     pub status: JobStatus,
@@ -152,7 +162,14 @@ pub struct JobView {
     /// What was paid into escrow.
     #[schema(value_type = Option<String>)]
     pub deposit_amount: Option<MicroUsdc>,
-    /// What the buyer got back.
+    /// `held` from the funding on; `disputed` while a person has to decide; `released` to the worker and the platform or
+    /// `refunded` to the buyer at the end.
+    #[schema(value_type = Option<String>)]
+    pub escrow_status: Option<EscrowStatus>,
+    /// What the buyer got back of a deposit above the price.
+    #[schema(value_type = Option<String>)]
+    pub excess_refunded: Option<MicroUsdc>,
+    /// What the buyer got back at the end.
     #[schema(value_type = Option<String>)]
     pub refunded_amount: Option<MicroUsdc>,
     /// The submission that won.
