@@ -91,6 +91,12 @@ impl Recorder {
         }
     }
 
+    /// As [`Self::settled`], for whoever reads what was recorded: waits no longer than a call does for a place, for a
+    /// database that takes no writes may still be read.
+    pub(crate) async fn caught_up(&self) {
+        let _ = tokio::time::timeout(PATIENCE, self.settled()).await;
+    }
+
     /// Returns when everything that was handed in before is written.
     pub(crate) async fn settled(&self) {
         if self.places.available_permits() == PLACES {

@@ -198,7 +198,7 @@ impl Control {
             // One more than is shown tells whether there are more.
             limit: list.limit.saturating_add(1),
         };
-        self.recorder.settled().await;
+        self.recorder.caught_up().await;
         let mut usage = read(&mut self.store.reader().await?, list.group_by, part).await?;
         let shown = usize::try_from(list.limit).unwrap_or(usize::MAX);
         let more = usage.len() > shown;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::session::{Arg, Row, args};
 use crate::statements::statements;
-use crate::{Page, Session, StoreError, count};
+use crate::{COUNTED, Page, Session, StoreError, count};
 
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
@@ -248,9 +248,6 @@ pub async fn input(s: &mut Session, id: &JobId) -> Result<Option<String>, StoreE
     s.optional(GET_INPUT, args![id], |row| row.text("content")).await
 }
 
-/// From how many on a filter lets many through.
-const MANY: u64 = 10_000;
-
 /// The jobs that a filter lets through.
 ///
 /// # Errors
@@ -258,7 +255,7 @@ const MANY: u64 = 10_000;
 pub async fn list(s: &mut Session, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
     let (sql, args) = counting(filter);
     let total = count(s, sqlx::AssertSqlSafe(sql), args).await?;
-    let (sql, args) = listing(filter, total > MANY);
+    let (sql, args) = listing(filter, total >= COUNTED);
     Ok(Page { items: s.all(sqlx::AssertSqlSafe(sql), args, read).await?, total })
 }
 
@@ -271,7 +268,7 @@ pub fn list_statement(filter: &JobFilter, many: bool) -> String {
 
 fn counting(filter: &JobFilter) -> (String, Vec<Arg>) {
     let (condition, args) = condition(filter, false);
-    (format!("SELECT COUNT(*) AS n FROM jobs{condition}"), args)
+    (format!("SELECT COUNT(*) AS n FROM (SELECT 1 FROM jobs{condition} LIMIT {COUNTED}) AS counted"), args)
 }
 
 fn listing(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {

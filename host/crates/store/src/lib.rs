@@ -37,9 +37,12 @@ pub use session::{Arg, Session};
 pub struct Page<T> {
     /// The part.
     pub items: Vec<T>,
-    /// How many there are in all.
+    /// How many there are in all. What can grow without bound is counted up to [`COUNTED`].
     pub total: u64,
 }
+
+/// How far a listing counts: to count a million takes longer than to read a page of them.
+pub const COUNTED: u64 = 10_000;
 
 /// The number that a `SELECT COUNT(*) AS n` gives.
 async fn count(s: &mut Session, sql: impl sqlx::SqlSafeStr, args: Vec<Arg>) -> Result<u64, StoreError> {

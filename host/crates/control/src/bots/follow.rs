@@ -109,7 +109,7 @@ impl Control {
 
     /// Whether a call is there to be followed: kept and open, or young enough to be running.
     async fn can_be_followed(&self, bot: &Bot, id: &InvocationId) -> Result<(), BotError> {
-        self.recorder.settled().await;
+        self.recorder.caught_up().await;
         let mut reader = self.store.reader().await?;
         let kept = logs::call(&mut reader, &bot.id, id).await?;
         if let Some(call) = kept {

@@ -196,7 +196,7 @@ impl Control {
         offset: u32,
     ) -> Result<Page<InvocationView>, BotError> {
         self.own_bot(caller, id, Action::InvocationsRead).await?;
-        self.recorder.settled().await;
+        self.recorder.caught_up().await;
         let mut reader = self.store.reader().await?;
         let page = invocations::list(&mut reader, id, limit, offset).await?;
         let mut items = Vec::with_capacity(page.items.len());
@@ -217,7 +217,7 @@ impl Control {
         id: &InvocationId,
     ) -> Result<InvocationView, BotError> {
         self.own_bot(caller, bot, Action::InvocationsRead).await?;
-        self.recorder.settled().await;
+        self.recorder.caught_up().await;
         let mut reader = self.store.reader().await?;
         let call = invocation_of(&mut reader, bot, id).await?;
         open_or_sealed(&mut reader, call).await
@@ -239,7 +239,7 @@ impl Control {
         let mut checks = Checks::default();
         filter.check(&mut checks);
         checks.done()?;
-        self.recorder.settled().await;
+        self.recorder.caught_up().await;
         let mut reader = self.store.reader().await?;
         let invocation = invocation_of(&mut reader, bot, id).await?;
         if sealed(&mut reader, &invocation).await? {

@@ -143,7 +143,7 @@ impl Control {
         checks.require(place.is_some(), "page_token", "is not one that a page gave");
         checks.done()?;
         let Some(place) = place else { return Err(BotError::NotFound) };
-        self.recorder.settled().await;
+        self.recorder.caught_up().await;
         let mut reader = self.store.reader().await?;
         let longest = std::time::Duration::from_millis(self.runtime.maximum().wall_time_ms);
         let since = list.from.map_or(Timestamp::EPOCH, |from| from.minus(longest));

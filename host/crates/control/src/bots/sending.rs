@@ -132,7 +132,7 @@ impl Sending {
             let floor = cursor.newest;
             let from = floor.as_ref().filter(|_| resumed).map_or(self.since, InvocationId::made_at);
             self.since = from.minus(longest);
-            self.control.recorder.settled().await;
+            self.control.recorder.caught_up().await;
             for call in self.newest_calls().await? {
                 if !resumed || floor.as_ref().is_some_and(|floor| call.id <= *floor) {
                     self.note(&call.id);
@@ -291,7 +291,7 @@ impl Sending {
                     }
                     let Some(ended) = read.ended else { return Ok(()) };
                     if read.left {
-                        self.control.recorder.settled().await;
+                        self.control.recorder.caught_up().await;
                         return self.send_kept(id, call.started_at, ended.outcome.as_deref()).await;
                     }
                     return self.send_end(id, ended.outcome.as_deref()).await;
