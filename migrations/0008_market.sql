@@ -37,17 +37,30 @@ DROP INDEX jobs_by_buyer_expiry;
 DROP INDEX jobs_by_type_created;
 DROP INDEX jobs_by_type_price;
 DROP INDEX jobs_by_type_expiry;
-CREATE INDEX jobs_by_created ON jobs (created_at, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_price ON jobs (price, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_expiry ON jobs (expiry, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_status_created ON jobs (status, created_at, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_status_price ON jobs (status, price, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_status_expiry ON jobs (status, expiry, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_buyer_created ON jobs (buyer_id, created_at, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_buyer_price ON jobs (buyer_id, price, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_buyer_expiry ON jobs (buyer_id, expiry, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_type_created ON jobs (artifact_type, created_at, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_type_price ON jobs (artifact_type, price, id) WHERE visibility = 'public';
-CREATE INDEX jobs_by_type_expiry ON jobs (artifact_type, expiry, id) WHERE visibility = 'public';
+-- What stands behind the id is what else can be asked for: to leave out a job that does not match, its row need not be read.
+CREATE INDEX jobs_by_created ON jobs (created_at, id, price, status, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_price ON jobs (price, id, status, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_expiry ON jobs (expiry, id, price, status, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_status_created ON jobs (status, created_at, id, price, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_status_price ON jobs (status, price, id, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_status_expiry ON jobs (status, expiry, id, price, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_buyer_created ON jobs (buyer_id, created_at, id, price, status, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_buyer_price ON jobs (buyer_id, price, id, status, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_buyer_expiry ON jobs (buyer_id, expiry, id, price, status, artifact_type)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_type_created ON jobs (artifact_type, created_at, id, price, status)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_type_price ON jobs (artifact_type, price, id, status)
+    WHERE visibility = 'public';
+CREATE INDEX jobs_by_type_expiry ON jobs (artifact_type, expiry, id, price, status)
+    WHERE visibility = 'public';
 -- Whatever their visibility: what the host itself walks through.
 CREATE INDEX jobs_funded ON jobs (created_at, id) WHERE status = 'funded';

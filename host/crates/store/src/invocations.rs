@@ -86,7 +86,7 @@ statements! {
     LOGS = "SELECT lines FROM invocation_logs WHERE invocation_id = $1";
     LIST = concat!("SELECT ", columns!(), " FROM invocations WHERE bot_id = $1
         ORDER BY started_at DESC, id DESC LIMIT $2 OFFSET $3");
-    COUNT = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM invocations WHERE bot_id = $1 LIMIT 10000) AS counted";
+    COUNT = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM invocations WHERE bot_id = $1 LIMIT 1000) AS counted";
 }
 
 /// A call.

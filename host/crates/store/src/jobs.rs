@@ -276,8 +276,10 @@ fn listing(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
     let (column, direction) = (filter.sort_by.column(), if filter.descending { "DESC" } else { "ASC" });
     let (limit, offset) = (args.len() + 1, args.len() + 2);
     args.extend(args![filter.limit, filter.offset]);
+    let order = format!("ORDER BY {column} {direction}, id {direction}");
+    // The jobs are found in an index that has all that is asked for, and only those that are shown are read.
     let sql = format!(
-        "{SELECT}{condition} ORDER BY {column} {direction}, id {direction} LIMIT ${limit} OFFSET ${offset}"
+        "{SELECT} WHERE id IN (SELECT id FROM jobs{condition} {order} LIMIT ${limit} OFFSET ${offset}) {order}"
     );
     (sql, args)
 }

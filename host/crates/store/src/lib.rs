@@ -42,7 +42,7 @@ pub struct Page<T> {
 }
 
 /// How far a listing counts: to count a million takes longer than to read a page of them.
-pub const COUNTED: u64 = 10_000;
+pub const COUNTED: u64 = 1_000;
 
 /// The number that a `SELECT COUNT(*) AS n` gives.
 async fn count(s: &mut Session, sql: impl sqlx::SqlSafeStr, args: Vec<Arg>) -> Result<u64, StoreError> {

@@ -146,7 +146,7 @@ statements! {
     COUNT_OF_JOB = "SELECT COUNT(*) AS n FROM submissions WHERE job_id = $1";
     LIST_OF_WORKER = concat!("SELECT ", listed_columns!(), " FROM submissions WHERE worker_id = $1
         ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3");
-    COUNT_OF_WORKER = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM submissions WHERE worker_id = $1 LIMIT 10000) AS counted";
+    COUNT_OF_WORKER = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM submissions WHERE worker_id = $1 LIMIT 1000) AS counted";
     JUDGED = "UPDATE submissions SET status = $2, score = $3, reason = $4, steps = $5, oracle_fault = $6,
         invocation_id = $7, judged_at = $8 WHERE id = $1 AND status = 'judging'";
     CLOSE_ALL = "UPDATE submissions SET status = 'closed', reason = $2, judged_at = $3

@@ -151,7 +151,7 @@ async fn a_job_ends_only_in_an_end(engine: Engine) {
 /// A listing that leaves out what is outside of a range of prices is led by one index if many are in it, and by another
 /// if few are. What is found is the same, in the same order.
 async fn few_and_many_in_a_range_are_listed_alike(engine: Engine) {
-    const MANY: i64 = 10_500;
+    const MANY: i64 = 1_500;
     let fixture = Fixture::new(engine).await;
     let job = fixture.job(1);
     let mut tx = fixture.tx().await;
@@ -160,14 +160,14 @@ async fn few_and_many_in_a_range_are_listed_alike(engine: Engine) {
     // The dearer a job, the older it is, and the longer it runs.
     let copies = "INSERT INTO jobs (id, org_id, buyer_id, title, description, rubric, artifact_type, price, fee_bps,
             expiry, max_submissions, max_retries, status, oracle_bot_id, created_at, updated_at)
-        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10499)
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1499)
         SELECT 'job_0000000000000000000' || (1000000 + n), org_id, buyer_id, title, description, rubric, artifact_type,
             price + n, fee_bps, expiry + n, max_submissions, max_retries, status, oracle_bot_id, created_at - n,
             updated_at
         FROM jobs, n";
     fixture.meddle(engine, copies).await;
     let mut reader = fixture.reader().await;
-    for cheapest in [1, 2, 600, 10_400] {
+    for cheapest in [1, 2, 600, 1_400] {
         for sort_by in [JobSort::CreatedAt, JobSort::Price, JobSort::Expiry] {
             for descending in [false, true] {
                 let filter = JobFilter {
@@ -188,7 +188,10 @@ async fn few_and_many_in_a_range_are_listed_alike(engine: Engine) {
                     if dearest_first { [MANY - 1, MANY - 2] } else { [cheapest + 1, cheapest + 2] };
                 let prices: Vec<_> = page.items.iter().map(|job: &Job| job.price.as_micros()).collect();
                 assert_eq!(prices, expected, "{filter:?}");
-                assert_eq!(page.total, u64::try_from(MANY - cheapest + 1).unwrap());
+                assert_eq!(
+                    page.total,
+                    u64::try_from(MANY - cheapest + 1).unwrap().min(ringfence_store::COUNTED)
+                );
             }
         }
     }

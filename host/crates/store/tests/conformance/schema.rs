@@ -156,9 +156,13 @@ async fn listings_use_an_index(engine: Engine) {
     for filter in single {
         let prices = filter.min_price.is_some() || filter.max_price.is_some();
         let sql = jobs::list_statement(&filter, prices && filter.sort_by != JobSort::Price);
-        let plan = plan(&fixture, &sql).await;
-        uses_an_index(&sql, &plan);
-        does_not_sort(&sql, &plan);
+        uses_an_index(&sql, &plan(&fixture, &sql).await);
+        // Which are shown. The few that are read are then put into their order.
+        let (_, found) = sql.split_once("IN (").unwrap();
+        let (found, _) = found.rsplit_once(") ORDER").unwrap();
+        let plan = plan(&fixture, found).await;
+        uses_an_index(found, &plan);
+        does_not_sort(found, &plan);
     }
 }
 
