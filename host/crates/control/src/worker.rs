@@ -38,6 +38,8 @@ pub(crate) enum TaskKind {
 }
 
 impl TaskKind {
+    const ALL: [Self; 2] = [Self::Evaluate, Self::Expire];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Evaluate => "evaluate",
@@ -46,7 +48,7 @@ impl TaskKind {
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Evaluate, Self::Expire].into_iter().find(|kind| kind.as_str() == word)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
@@ -95,9 +97,28 @@ impl Control {
     /// Works off the queue until `stop` turns true, then lets what has begun come to its end. Each kind of task has
     /// permits of its own: an expiry never waits behind evaluations.
     pub async fn work(self, stop: watch::Receiver<bool>) {
+        if let Err(error) = self.take_back().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what this host held before waits for its lease to end"
+            );
+        }
         let evaluations = self.work_off(TaskKind::Evaluate, self.settings.oracle_concurrency, stop.clone());
         let expiries = self.work_off(TaskKind::Expire, EXPIRY_CONCURRENCY, stop.clone());
         tokio::join!(evaluations, expiries, self.forget_old(stop.clone()), self.keep_compiled(stop));
+    }
+
+    /// A database that no other host shares holds only this host's leases, from before it was ended: that work begins again
+    /// now, and not when they run out.
+    async fn take_back(&self) -> Result<(), Internal> {
+        if self.store.is_shared() {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        for kind in TaskKind::ALL {
+            queue::take_back(&mut tx, kind.as_str()).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     async fn work_off(&self, kind: TaskKind, concurrency: u32, mut stop: watch::Receiver<bool>) {

@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
 
 use crate::session::Inner;
-use crate::{Session, StoreError};
+use crate::{Session, StoreError, crash};
 
 /// A step of the schema: its text, the same for both engines or one for each.
 struct Step {
@@ -133,11 +133,13 @@ impl Tx {
     /// # Errors
     /// If the database cannot promise it; then nothing is changed.
     pub async fn commit(self) -> Result<(), StoreError> {
+        crash::point();
         match self.0.0 {
             Inner::SqliteTx(transaction) => transaction.commit().await?,
             Inner::PostgresTx(transaction) => transaction.commit().await?,
             Inner::Sqlite(_) | Inner::Postgres(_) => {}
         }
+        crash::point();
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bots;
 pub mod components;
 mod connect;
+mod crash;
 pub mod idempotency;
 pub mod invocations;
 pub mod jobs;

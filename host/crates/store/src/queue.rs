@@ -97,6 +97,7 @@ statements! {
             SELECT due FROM (SELECT lease_until AS due FROM queue
                 WHERE kind = $1 AND lease_until > $2 ORDER BY lease_until LIMIT 1) AS held
         ) AS waiting_or_held";
+    TAKE_BACK = "UPDATE queue SET lease_owner = NULL, lease_until = NULL WHERE kind = $1 AND lease_until IS NOT NULL";
     REMOVE = "DELETE FROM queue WHERE kind = $1 AND subject_id = $2";
 }
 
@@ -115,6 +116,15 @@ pub async fn put(s: &mut Session, item: &NewItem) -> Result<bool, StoreError> {
         item.created_at,
     ];
     Ok(s.execute(PUT, args).await? > 0)
+}
+
+/// Ends every lease on work of a kind: for the one host of a database, which finds at its start what it held when it ended.
+/// Returns how much that was. Who holds such a lease all the same can no longer finish under it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_back(s: &mut Session, kind: &str) -> Result<u64, StoreError> {
+    s.execute(TAKE_BACK, args![kind]).await
 }
 
 /// Takes on up to `limit` pieces of work of a kind that are due and that nobody holds, oldest first.

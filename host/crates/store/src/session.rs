@@ -12,7 +12,7 @@ use sqlx::{
     SqliteConnection,
 };
 
-use crate::StoreError;
+use crate::{StoreError, crash};
 
 /// An argument of a statement.
 #[derive(Debug, Clone)]
@@ -176,6 +176,9 @@ enum Engine<'a> {
 
 impl Session {
     fn engine(&mut self) -> Engine<'_> {
+        if matches!(self.0, Inner::SqliteTx(_) | Inner::PostgresTx(_)) {
+            crash::point();
+        }
         match &mut self.0 {
             Inner::Sqlite(connection) => Engine::Sqlite(connection),
             Inner::SqliteTx(connection) => Engine::Sqlite(connection),
