@@ -125,6 +125,14 @@ pub async fn lock(s: &mut Session, id: &BotId) -> Result<Option<Bot>, StoreError
     s.optional(s.locking(GET), args![id], read).await
 }
 
+/// As [`get`]; until the transaction ends nobody changes it, and others may hold it in the same way.
+///
+/// # Errors
+/// [`StoreError::Busy`] if another transaction changes it for too long.
+pub async fn hold(s: &mut Session, id: &BotId) -> Result<Option<Bot>, StoreError> {
+    s.optional(s.sharing(GET), args![id], read).await
+}
+
 /// An org's bots, newest first.
 ///
 /// # Errors

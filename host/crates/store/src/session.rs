@@ -204,6 +204,11 @@ impl Session {
         })
     }
 
+    /// A SELECT whose rows nobody changes until the transaction ends; others may hold them in the same way.
+    pub(crate) fn sharing(&self, select: &'static str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(if self.is_postgres() { format!("{select} FOR SHARE") } else { select.to_owned() })
+    }
+
     /// As [`Self::locking`], without the rows that another transaction has locked.
     pub(crate) fn locking_unlocked(&self, select: &'static str) -> AssertSqlSafe<String> {
         AssertSqlSafe(if self.is_postgres() {

@@ -171,6 +171,8 @@ impl Control {
     pub async fn delete_bot(&self, caller: &Caller, id: &BotId) -> Result<(), BotError> {
         let bot = self.own_bot(caller, id, Action::BotsDelete).await?;
         let mut tx = self.store.begin().await?;
+        // Who posts a job that names it holds it meanwhile: see `usable_oracle`.
+        bots::lock(&mut tx, id).await?;
         if bots::used_by_unfinished_job(&mut tx, id).await? {
             return Err(BotError::InUse);
         }

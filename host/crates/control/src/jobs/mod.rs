@@ -346,8 +346,10 @@ impl Control {
         Ok(())
     }
 
+    /// The oracle that a job names. It is held until the transaction ends, so that it cannot be deleted before the job can
+    /// be seen.
     async fn usable_oracle(&self, tx: &mut Tx, caller: &Caller, id: &BotId) -> Result<bots::Bot, JobError> {
-        let oracle = bots::get(tx, id).await?;
+        let oracle = bots::hold(tx, id).await?;
         let oracle = oracle.filter(|bot| bot.org_id == *caller.org() && bot.status == BotStatus::Running);
         let oracle = oracle.ok_or(JobError::NoSuchOracle)?;
         if oracle.kind == ComponentKind::Oracle { Ok(oracle) } else { Err(JobError::NotAnOracle) }
