@@ -99,6 +99,7 @@ fn filters() -> Vec<(&'static str, JobFilter)> {
     let worker = agent("agent_01JZ0000000000000000000001");
     let price = |micros| MicroUsdc::from_micros(micros);
     let all = JobFilter {
+        party: None,
         status: None,
         buyer_id: None,
         worker_id: None,

@@ -51,6 +51,7 @@ const MIGRATIONS: &[Step] = &[
     portable!(6, "logs", "0006_logs.sql"),
     portable!(7, "fair_queue", "0007_fair_queue.sql"),
     portable!(8, "market", "0008_market.sql"),
+    portable!(11, "reputation", "0011_reputation.sql"),
 ];
 
 /// The names of the files that the steps come from.

@@ -101,6 +101,8 @@ impl JobSort {
 /// Which jobs, and in which order.
 #[derive(Debug, Clone)]
 pub struct JobFilter {
+    /// The private jobs that this org is party to, in the order in which they were posted; without it, the public ones.
+    pub party: Option<OrgId>,
     /// Only these.
     pub status: Option<JobStatus>,
     /// Only this buyer's.
@@ -144,12 +146,20 @@ statements! {
         WHERE id = $1 AND status = 'open'";
     RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'released', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
         payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded'";
+    UPDATE = "UPDATE jobs SET title = $2, description = $3, rubric = $4, expiry = $5, max_submissions = $6, max_retries = $7,
+        min_reputation = $8, updated_at = $9 WHERE id = $1 AND status = $10 AND status IN ('open', 'funded')";
     END = "UPDATE jobs SET status = $2, refunded_amount = $3,
         escrow_status = CASE WHEN escrow_status IS NULL THEN NULL ELSE 'refunded' END, ended_at = $4, updated_at = $4
         WHERE id = $1 AND status = $5 AND status IN ('open', 'funded')";
 }
 
 const SELECT: &str = concat!("SELECT ", columns!(), " FROM jobs");
+
+/// The private jobs of an org, each once, however many of its agents are parties. The join says which part is walked
+/// through: SQLite takes the parts of a CROSS JOIN in the order in which they stand.
+const SHARED: &str = " FROM (SELECT p.job_id AS shared_id FROM job_parties p WHERE p.org_id = $1 AND NOT EXISTS (
+        SELECT 1 FROM job_parties q WHERE q.job_id = p.job_id AND q.org_id = p.org_id AND q.agent_id < p.agent_id
+    )) AS shared CROSS JOIN jobs WHERE id = shared_id AND visibility = 'private'";
 
 /// Makes a job, and keeps its input beside it.
 ///
@@ -267,20 +277,26 @@ pub fn list_statement(filter: &JobFilter, many: bool) -> String {
 }
 
 fn counting(filter: &JobFilter) -> (String, Vec<Arg>) {
-    let (condition, args) = condition(filter, false);
-    (format!("SELECT COUNT(*) AS n FROM (SELECT 1 FROM jobs{condition} LIMIT {COUNTED}) AS counted"), args)
+    let (source, args) = source(filter, false);
+    (format!("SELECT COUNT(*) AS n FROM (SELECT 1{source} LIMIT {COUNTED}) AS counted"), args)
 }
 
 fn listing(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
-    let (condition, mut args) = condition(filter, many);
+    let (source, mut args) = source(filter, many);
     let (column, direction) = (filter.sort_by.column(), if filter.descending { "DESC" } else { "ASC" });
     let (limit, offset) = (args.len() + 1, args.len() + 2);
     args.extend(args![filter.limit, filter.offset]);
-    let order = format!("ORDER BY {column} {direction}, id {direction}");
+    // Ids are in the order of time.
+    let (found, shown) = match filter.party {
+        Some(_) => (format!("ORDER BY shared_id {direction}"), format!("ORDER BY id {direction}")),
+        None => {
+            let order = format!("ORDER BY {column} {direction}, id {direction}");
+            (order.clone(), order)
+        }
+    };
     // The jobs are found in an index that has all that is asked for, and only those that are shown are read.
-    let sql = format!(
-        "{SELECT} WHERE id IN (SELECT id FROM jobs{condition} {order} LIMIT ${limit} OFFSET ${offset}) {order}"
-    );
+    let sql =
+        format!("{SELECT} WHERE id IN (SELECT id{source} {found} LIMIT ${limit} OFFSET ${offset}) {shown}");
     (sql, args)
 }
 
@@ -288,8 +304,8 @@ fn listing(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
 ///
 /// A range of prices and an order by something else want different indexes. If many are in the range it is better to
 /// walk in order and leave out what is not: the `+` keeps the engine from collecting the range to sort it.
-fn condition(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
-    let walk = many && filter.sort_by != JobSort::Price;
+fn source(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
+    let walk = filter.party.is_some() || (many && filter.sort_by != JobSort::Price);
     let (at_least, at_most) = if walk { ("+price >= ", "+price <= ") } else { ("price >= ", "price <= ") };
     let asked = [
         ("status = ", filter.status.map(Arg::from)),
@@ -303,14 +319,17 @@ fn condition(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
         ),
     ];
     // Written out, not an argument: the indexes are of public jobs alone.
-    let (mut condition, mut args) = (String::from(" WHERE visibility = 'public'"), Vec::new());
+    let (mut source, mut args) = match &filter.party {
+        Some(org) => (SHARED.to_owned(), args![org]),
+        None => (" FROM jobs WHERE visibility = 'public'".to_owned(), Vec::new()),
+    };
     for (text, arg) in asked {
         let Some(arg) = arg else { continue };
         args.push(arg);
         let close = if text.contains('(') { ")" } else { "" };
-        condition.push_str(&format!(" AND {text}${}{close}", args.len()));
+        source.push_str(&format!(" AND {text}${}{close}", args.len()));
     }
-    (condition, args)
+    (source, args)
 }
 
 /// `open → funded`; whether it was open.
@@ -325,6 +344,26 @@ pub async fn fund(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     Ok(s.execute(FUND, args![id, oracle_pin.to_string(), deposit, now]).await? > 0)
+}
+
+/// Writes what a buyer can change of a job, if it is still in the state in which `job` is; whether it was.
+///
+/// # Errors
+/// Those of the database.
+pub async fn update(s: &mut Session, job: &Job) -> Result<bool, StoreError> {
+    let args = args![
+        &job.id,
+        &job.title,
+        &job.description,
+        &job.rubric,
+        job.expiry,
+        job.max_submissions,
+        job.max_retries,
+        u32::from(job.min_reputation),
+        job.updated_at,
+        job.status,
+    ];
+    Ok(s.execute(UPDATE, args).await? > 0)
 }
 
 /// `funded → resolved`; whether it was funded.

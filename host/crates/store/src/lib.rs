@@ -14,10 +14,12 @@ pub mod kv;
 pub mod ledger;
 pub mod logs;
 pub mod outbox;
+pub mod parties;
 pub mod policies;
 pub mod queue;
 pub mod rates;
 pub mod records;
+pub mod reputation;
 pub mod secrets;
 mod session;
 pub mod sessions;
@@ -67,9 +69,11 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         ledger::STATEMENTS,
         logs::STATEMENTS,
         outbox::STATEMENTS,
+        parties::STATEMENTS,
         policies::STATEMENTS,
         queue::STATEMENTS,
         rates::STATEMENTS,
+        reputation::STATEMENTS,
         secrets::STATEMENTS,
         sessions::STATEMENTS,
         submissions::STATEMENTS,

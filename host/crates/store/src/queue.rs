@@ -98,6 +98,7 @@ statements! {
                 WHERE kind = $1 AND lease_until > $2 ORDER BY lease_until LIMIT 1) AS held
         ) AS waiting_or_held";
     TAKE_BACK = "UPDATE queue SET lease_owner = NULL, lease_until = NULL WHERE kind = $1 AND lease_until IS NOT NULL";
+    RESCHEDULE = "UPDATE queue SET run_at = $3 WHERE kind = $1 AND subject_id = $2";
     REMOVE = "DELETE FROM queue WHERE kind = $1 AND subject_id = $2";
 }
 
@@ -286,6 +287,19 @@ pub async fn next_due_after(
     after: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     s.one(NEXT_DUE, args![kind, after], |row| row.opt_time("due")).await
+}
+
+/// Moves work to another time, whoever holds it; `false` if there is none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn reschedule(
+    s: &mut Session,
+    kind: &str,
+    subject: &str,
+    run_at: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(s.execute(RESCHEDULE, args![kind, subject, run_at]).await? > 0)
 }
 
 /// Takes a kind of work for a subject off the queue, whoever holds it; how many pieces that were.

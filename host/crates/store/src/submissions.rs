@@ -9,9 +9,6 @@ use crate::session::{Row, args};
 use crate::statements::statements;
 use crate::{Page, Session, StoreError, count};
 
-/// The most participants of a job that are read at once.
-const MAX_PARTICIPANTS: u32 = 1000;
-
 /// A worker's part in a job, from the claim to the unclaim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
@@ -29,6 +26,26 @@ pub struct Participant {
     pub claimed_at: Timestamp,
     /// Until when.
     pub unclaimed_at: Option<Timestamp>,
+}
+
+/// A worker's part in a job, and how often it has handed something in at this job, over all of its claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Participation {
+    /// The claim.
+    pub participant: Participant,
+    /// How many submissions there have been of this worker.
+    pub attempts: u32,
+}
+
+/// How a worker stands at a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its submissions that are being judged.
+    pub judging: u32,
+    /// Those that failed, by no fault of the oracle.
+    pub failed: u32,
+    /// All but those that the oracle could not judge.
+    pub counted: u32,
 }
 
 /// A submission.
@@ -124,13 +141,35 @@ macro_rules! listed_columns {
     };
 }
 
+macro_rules! participations {
+    () => {
+        "SELECT p.id, p.job_id, p.worker_id, p.org_id, p.buyer_org_id, p.claimed_at, p.unclaimed_at,
+        COALESCE((SELECT MAX(s.attempt) FROM submissions s WHERE s.job_id = p.job_id AND s.worker_id = p.worker_id), 0)
+            AS attempts FROM participants p"
+    };
+}
+
 statements! {
     CLAIM = "INSERT INTO participants (id, job_id, worker_id, org_id, buyer_org_id, claimed_at, unclaimed_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (job_id, worker_id) WHERE unclaimed_at IS NULL DO NOTHING";
     IS_PARTICIPANT = "SELECT COUNT(*) AS n FROM participants
         WHERE job_id = $1 AND worker_id = $2 AND unclaimed_at IS NULL";
-    PARTICIPANTS = "SELECT id, job_id, worker_id, org_id, buyer_org_id, claimed_at, unclaimed_at FROM participants
-        WHERE job_id = $1 ORDER BY claimed_at, id LIMIT $2";
+    UNCLAIM = "UPDATE participants SET unclaimed_at = $3
+        WHERE job_id = $1 AND worker_id = $2 AND unclaimed_at IS NULL";
+    PARTICIPANTS = concat!(participations!(), " WHERE p.job_id = $1 ORDER BY p.claimed_at, p.id LIMIT $2 OFFSET $3");
+    COUNT_PARTICIPANTS = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM participants WHERE job_id = $1 LIMIT 1000) AS counted";
+    PARTICIPANTS_OF_ORG = concat!(participations!(), " WHERE p.job_id = $1 AND p.org_id = $2
+        ORDER BY p.claimed_at, p.id LIMIT $3 OFFSET $4");
+    COUNT_PARTICIPANTS_OF_ORG = "SELECT COUNT(*) AS n FROM (
+        SELECT 1 FROM participants WHERE job_id = $1 AND org_id = $2 LIMIT 1000) AS counted";
+    STANDING = "SELECT COUNT(CASE WHEN status = 'judging' THEN 1 END) AS judging,
+        COUNT(CASE WHEN status = 'failed' AND oracle_fault IS NULL THEN 1 END) AS failed,
+        COUNT(CASE WHEN oracle_fault IS NULL THEN 1 END) AS counted
+        FROM submissions WHERE job_id = $1 AND worker_id = $2";
+    FAILED_CLAIMS = "SELECT p.worker_id, p.org_id FROM participants p
+        WHERE p.job_id = $1 AND p.unclaimed_at IS NULL AND EXISTS (SELECT 1 FROM submissions s
+            WHERE s.job_id = p.job_id AND s.worker_id = p.worker_id AND s.status = 'failed' AND s.oracle_fault IS NULL)
+        ORDER BY p.worker_id";
     INSERT = concat!("INSERT INTO submissions (", columns!(), ")
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)");
     GET = concat!("SELECT ", columns!(), " FROM submissions WHERE id = $1");
@@ -179,23 +218,78 @@ pub async fn is_participant(s: &mut Session, job: &JobId, worker: &AgentId) -> R
     Ok(count(s, IS_PARTICIPANT, args![job, worker]).await? > 0)
 }
 
-/// All claims on a job, past ones too, oldest first; a thousand at most.
+/// Ends a worker's claim; `false` if it holds none. The row stays.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn participants(s: &mut Session, job: &JobId) -> Result<Vec<Participant>, StoreError> {
-    s.all(PARTICIPANTS, args![job, MAX_PARTICIPANTS], |row| {
-        Ok(Participant {
-            id: row.text("id")?,
-            job_id: row.parse("job_id")?,
-            worker_id: row.parse("worker_id")?,
-            org_id: row.parse("org_id")?,
-            buyer_org_id: row.parse("buyer_org_id")?,
-            claimed_at: row.time("claimed_at")?,
-            unclaimed_at: row.opt_time("unclaimed_at")?,
+pub async fn unclaim(
+    s: &mut Session,
+    job: &JobId,
+    worker: &AgentId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(s.execute(UNCLAIM, args![job, worker, now]).await? > 0)
+}
+
+/// The claims on a job, past ones too, oldest first: all, or those of an org's agents.
+///
+/// # Errors
+/// Those of the database.
+pub async fn participants(
+    s: &mut Session,
+    job: &JobId,
+    org: Option<&OrgId>,
+    limit: u32,
+    offset: u32,
+) -> Result<Page<Participation>, StoreError> {
+    let read = |row: &Row| {
+        Ok(Participation {
+            participant: Participant {
+                id: row.text("id")?,
+                job_id: row.parse("job_id")?,
+                worker_id: row.parse("worker_id")?,
+                org_id: row.parse("org_id")?,
+                buyer_org_id: row.parse("buyer_org_id")?,
+                claimed_at: row.time("claimed_at")?,
+                unclaimed_at: row.opt_time("unclaimed_at")?,
+            },
+            attempts: row.small("attempts")?,
+        })
+    };
+    Ok(match org {
+        None => Page {
+            total: count(s, COUNT_PARTICIPANTS, args![job]).await?,
+            items: s.all(PARTICIPANTS, args![job, limit, offset], read).await?,
+        },
+        Some(org) => Page {
+            total: count(s, COUNT_PARTICIPANTS_OF_ORG, args![job, org]).await?,
+            items: s.all(PARTICIPANTS_OF_ORG, args![job, org, limit, offset], read).await?,
+        },
+    })
+}
+
+/// How a worker stands at a job. Ask under the job's lock where the answer decides something.
+///
+/// # Errors
+/// Those of the database.
+pub async fn standing(s: &mut Session, job: &JobId, worker: &AgentId) -> Result<Standing, StoreError> {
+    s.one(STANDING, args![job, worker], |row| {
+        Ok(Standing {
+            judging: row.small("judging")?,
+            failed: row.small("failed")?,
+            counted: row.small("counted")?,
         })
     })
     .await
+}
+
+/// Who holds a claim on a job and has had a submission fail there, and their orgs; as many as the job takes submissions at
+/// most.
+///
+/// # Errors
+/// Those of the database.
+pub async fn failed_claims(s: &mut Session, job: &JobId) -> Result<Vec<(AgentId, OrgId)>, StoreError> {
+    s.all(FAILED_CLAIMS, args![job], |row| Ok((row.parse("worker_id")?, row.parse("org_id")?))).await
 }
 
 /// Makes a submission.

@@ -158,6 +158,7 @@ async fn jobs_are_listed(engine: Engine) {
         prices.push(price);
     }
     let all = JobFilter {
+        party: None,
         status: None,
         buyer_id: None,
         worker_id: None,
@@ -190,7 +191,10 @@ async fn claims_and_attempts(engine: Engine) {
     assert!(!submissions::claim(&mut tx, &f.participant(&job)).await.unwrap(), "once");
     assert!(submissions::is_participant(&mut tx, &job.id, &f.worker.id).await.unwrap());
     assert!(!submissions::is_participant(&mut tx, &job.id, &f.buyer.id).await.unwrap());
-    assert_eq!(submissions::participants(&mut tx, &job.id).await.unwrap().len(), 1);
+    for (org, found) in [(None, 1), (Some(&f.worker.org_id), 1), (Some(&f.buyer.org_id), 0)] {
+        let page = submissions::participants(&mut tx, &job.id, org, 10, 0).await.unwrap();
+        assert_eq!((page.total, page.items.len()), (found, found as usize));
+    }
     let none = submissions::attempts(&mut tx, &job.id, &f.worker.id).await.unwrap();
     assert_eq!((none.last_attempt, none.counted_total), (0, 0));
     let first = f.submission(&job, 1);

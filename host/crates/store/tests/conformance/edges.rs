@@ -171,6 +171,7 @@ async fn few_and_many_in_a_range_are_listed_alike(engine: Engine) {
         for sort_by in [JobSort::CreatedAt, JobSort::Price, JobSort::Expiry] {
             for descending in [false, true] {
                 let filter = JobFilter {
+                    party: None,
                     status: Some(JobStatus::Open),
                     buyer_id: None,
                     worker_id: None,

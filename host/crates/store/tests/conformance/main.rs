@@ -16,6 +16,7 @@ mod idempotency;
 mod keys;
 mod kv;
 mod ledger;
+mod market;
 mod policies_secrets;
 mod queue;
 mod rates;
