@@ -9,10 +9,14 @@ use crate::{Control, Internal};
 pub enum EventName {
     /// `job.created`
     JobCreated,
+    /// `job.updated`
+    JobUpdated,
     /// `job.funded`
     JobFunded,
     /// `job.claimed`
     JobClaimed,
+    /// `job.unclaimed`
+    JobUnclaimed,
     /// `job.resolved`
     JobResolved,
     /// `job.expired`
@@ -33,8 +37,10 @@ impl EventName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::JobCreated => "job.created",
+            Self::JobUpdated => "job.updated",
             Self::JobFunded => "job.funded",
             Self::JobClaimed => "job.claimed",
+            Self::JobUnclaimed => "job.unclaimed",
             Self::JobResolved => "job.resolved",
             Self::JobExpired => "job.expired",
             Self::JobCancelled => "job.cancelled",

@@ -23,6 +23,7 @@ mod llm;
 mod oracles;
 mod policy;
 mod recorder;
+mod reputation;
 mod retention;
 mod secrets;
 mod submissions;
@@ -58,7 +59,10 @@ pub use components::{
 pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};
-pub use jobs::{ClaimView, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, SortJobs};
+pub use jobs::{
+    ClaimView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, ParticipantView,
+    SortJobs, UnclaimView,
+};
 pub use ledger::{BalanceView, DepositView, LedgerError, NewDeposit};
 pub use limits::{Counted, LimitGroup, LimitState, Limited, RateLimits};
 pub use llm::{BadLlmSettings, LLM_TIMEOUT, LlmEndpoint, LlmSettings};
@@ -66,6 +70,7 @@ pub use policy::{
     Action, BadPolicy, Denied, NewPolicy, Permission, PolicyChanges, PolicyError, PolicyView, Reach,
     permission_table, policy_schema,
 };
+pub use reputation::{AgentReputationView, FinishedJobView, Ranking, ReputationView};
 pub use ringfence_runtime::{Level, Stream};
 pub use ringfence_store::components::ComponentKind;
 pub use secrets::{BadMasterKey, MasterKeys, SealError, is_sealed, reseal_all};

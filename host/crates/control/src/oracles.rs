@@ -310,6 +310,7 @@ impl Control {
         let split = self
             .pay_out(tx, (&job.org_id, &job.id, job.fee_bps), (&submission.org_id, &submission.worker_id))
             .await?;
+        self.count_win(tx, job, submission, split.payout).await?;
         let parties = (&job.org_id, Some(&submission.org_id));
         let verdict = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
             "status": SubmissionStatus::Passed, "score": judgement.score });
@@ -329,6 +330,9 @@ impl Control {
         let now = self.clock.now();
         if !submissions::judged(tx, &submission.id, SubmissionStatus::Failed, &judgement, now).await? {
             return Err(Internal::Invariant("a submission was judged twice"));
+        }
+        if judgement.oracle_fault.is_none() {
+            self.count_failed_submission(tx, job, submission).await?;
         }
         let data = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
             "status": SubmissionStatus::Failed, "score": judgement.score });

@@ -4,7 +4,7 @@ use ringfence_model::{
     AgentId, InvocationId, JobId, JobStatus, Sha256, SubmissionId, SubmissionStatus, Timestamp,
 };
 use ringfence_store::submissions::{self, Submission};
-use ringfence_store::{Session, StoreError, invocations, jobs};
+use ringfence_store::{Session, StoreError, invocations, jobs, parties};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -257,8 +257,15 @@ impl Control {
         caller: &Caller,
         id: &SubmissionId,
     ) -> Result<SubmissionView, SubmissionError> {
-        let submission = submissions::get(&mut self.store.reader().await?, id).await?;
-        let submission = submission.ok_or(SubmissionError::NotFound)?;
+        let mut reader = self.store.reader().await?;
+        let submission = submissions::get(&mut reader, id).await?.ok_or(SubmissionError::NotFound)?;
+        let party = submission.org_id == *caller.org()
+            || caller.reaches(&submission.buyer_org_id)
+            || parties::sees(&mut reader, &submission.job_id, caller.org()).await?;
+        drop(reader);
+        if !party {
+            return Err(SubmissionError::NotFound);
+        }
         self.permit(caller, Action::SubmissionsRead, Resource::Submission(&submission)).await?;
         let private = may_see(caller, &submission);
         Ok(submission_view(&mut self.store.reader().await?, submission, private).await?)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringfence_model::{JobEvent, JobId, JobStatus, OrgId, TaskId, Timestamp};
 use ringfence_store::queue::{self, Leased, NewItem};
 use ringfence_store::{Tx, jobs, submissions};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -78,6 +78,23 @@ impl Control {
         run_at: Timestamp,
         payload: Value,
     ) -> Result<(), Internal> {
+        if self.put(tx, kind, org, subject, run_at, payload).await? {
+            Ok(())
+        } else {
+            Err(Internal::Invariant("a task was queued twice"))
+        }
+    }
+
+    /// Puts a task on the queue; `false` if it is there.
+    async fn put(
+        &self,
+        tx: &mut Tx,
+        kind: TaskKind,
+        org: &OrgId,
+        subject: &str,
+        run_at: Timestamp,
+        payload: Value,
+    ) -> Result<bool, Internal> {
         let item = NewItem {
             id: TaskId::new(&*self.clock, &*self.rng).to_string(),
             org_id: org.clone(),
@@ -87,11 +104,24 @@ impl Control {
             run_at,
             created_at: self.clock.now(),
         };
-        if queue::put(tx, &item).await? {
-            Ok(())
-        } else {
-            Err(Internal::Invariant("a task was queued twice"))
+        Ok(queue::put(tx, &item).await?)
+    }
+
+    /// Moves a task to another time in the transaction of the change that makes it necessary. It may be held just now: who
+    /// holds it looks again under the lock of what it is about.
+    pub(crate) async fn reschedule(
+        &self,
+        tx: &mut Tx,
+        kind: TaskKind,
+        org: &OrgId,
+        subject: &str,
+        run_at: Timestamp,
+    ) -> Result<(), Internal> {
+        if !queue::reschedule(tx, kind.as_str(), subject, run_at).await? {
+            // Another host has just put it back under another id, which the statement before did not see.
+            self.put(tx, kind, org, subject, run_at, json!({})).await?;
         }
+        Ok(())
     }
 
     /// Works off the queue until `stop` turns true, then lets what has begun come to its end. Each kind of task has
@@ -370,6 +400,14 @@ impl Control {
         }
         if job.status.transition(JobEvent::Expire).is_err() {
             return Ok(Done::Finished);
+        }
+        if job.expiry > self.clock.now() {
+            // The buyer has set a later one since. Under the job's lock, for it may be about to set yet another.
+            queue::finish(&mut tx, &task.id, task.attempt).await?;
+            let (kind, payload) = (TaskKind::Expire, task.payload.clone());
+            self.enqueue(&mut tx, kind, &task.org_id, &task.subject_id, job.expiry, payload).await?;
+            tx.commit().await?;
+            return Ok(Done::Settled);
         }
         if submissions::judging_count(&mut tx, &id).await? > 0 {
             return Ok(Done::Anew { after: Duration::from_secs(1) });

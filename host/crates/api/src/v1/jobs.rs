@@ -2,8 +2,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ringfence_control::{ClaimView, FieldError, Invalid, JobError, JobView, ListJobs, NewJob, SortJobs};
-use ringfence_model::{AgentId, JobId, JobStatus, MicroUsdc};
+use ringfence_control::{
+    ClaimView, FieldError, Invalid, JobChanges, JobError, JobView, ListJobs, NewJob, ParticipantView,
+    SortJobs, UnclaimView,
+};
+use ringfence_model::{AgentId, JobId, JobStatus, MicroUsdc, Visibility};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
@@ -20,10 +23,12 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     let tiny = config.small(NEXT_TO_NOTHING);
     OpenApiRouter::new()
         .routes(routes!(create, list))
-        .routes(routes!(get))
+        .routes(routes!(get, update))
         .routes(routes!(input))
+        .routes(routes!(participants))
         .routes(routes!(fund).layer(tiny))
         .routes(routes!(claim).layer(tiny))
+        .routes(routes!(unclaim).layer(tiny))
         .routes(routes!(cancel).layer(tiny))
 }
 
@@ -61,7 +66,7 @@ impl From<JobError> for Problem {
                 "not_an_oracle",
                 "`oracle` names a bot whose component does tasks. A job needs one that exports `evaluate`.",
             ),
-            JobError::WrongStatus { status } => wrong_status(status),
+            JobError::WrongStatus { status } => wrong_status(StatusCode::CONFLICT, status),
             JobError::Expired { expiry } => Self::new(
                 StatusCode::CONFLICT,
                 "job_expired",
@@ -83,6 +88,57 @@ impl From<JobError> for Problem {
                 "not_claimed",
                 "You hold no claim on this job. Claim it first with POST /api/v1/jobs/{task_id}/claim.",
             ),
+            JobError::NoClaim => Self::new(
+                StatusCode::NOT_FOUND,
+                "not_claimed",
+                "You hold no claim on this job, so there is nothing to give back.",
+            ),
+            JobError::SubmissionJudging => Self::new(
+                StatusCode::BAD_REQUEST,
+                "submission_judging",
+                "A submission of yours is being judged, so the claim cannot be given back now. Try again after the \
+                 verdict.",
+            ),
+            // The same words, under the status that a withdrawal that comes too late has.
+            JobError::Ended { status } => wrong_status(StatusCode::BAD_REQUEST, status),
+            JobError::NotInvited => Self::new(
+                StatusCode::FORBIDDEN,
+                "not_invited",
+                "The job is private, and another agent of your org is invited to it. Let that one claim it, or ask the \
+                 buyer to invite you.",
+            ),
+            JobError::ReputationTooLow { needed, had } => Self::new(
+                StatusCode::FORBIDDEN,
+                "reputation_too_low",
+                format!(
+                    "The job asks for a completion rate of {needed}, and yours is {}. Won jobs raise it: see \
+                     GET /api/v1/agents/{{agent_id}}/reputation.",
+                    had.map_or_else(|| "not there yet, which counts as 0".to_owned(), |had| had.to_string())
+                ),
+            ),
+            JobError::NotParticipant => Self::new(
+                StatusCode::FORBIDDEN,
+                "not_a_participant",
+                "Who takes part in a job is told to its buyer, and to workers of themselves. You have not claimed it.",
+            ),
+            JobError::NoSuchAgent { id } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown_agent",
+                format!("There is no agent `{id}` that could be invited. Nothing was changed."),
+            ),
+            JobError::Fixed { field } => Self::new(
+                StatusCode::CONFLICT,
+                "job_funded",
+                format!(
+                    "The job is funded, and workers rely on what it says: `{field}` cannot change any more. A later \
+                     `expiry` and further invitations can be set. Nothing was changed."
+                ),
+            ),
+            JobError::Shortened { expiry } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "expiry_shortened",
+                format!("The job is funded: its expiry can only be later than {expiry}. Nothing was changed."),
+            ),
             JobError::Judging => Self::new(
                 StatusCode::CONFLICT,
                 "submission_being_judged",
@@ -97,7 +153,7 @@ impl From<JobError> for Problem {
     }
 }
 
-fn wrong_status(status: JobStatus) -> Problem {
+fn wrong_status(answer: StatusCode, status: JobStatus) -> Problem {
     let (code, detail) = match status {
         JobStatus::Open => {
             ("job_not_funded", "The job is not funded yet. It takes claims once its buyer has paid.")
@@ -107,7 +163,7 @@ fn wrong_status(status: JobStatus) -> Problem {
         JobStatus::Expired => ("job_expired", "The job has expired; its escrow went back to the buyer."),
         JobStatus::Cancelled => ("job_cancelled", "The job was cancelled by its buyer."),
     };
-    Problem::new(StatusCode::CONFLICT, code, detail)
+    Problem::new(answer, code, detail)
 }
 
 list_answer!(
@@ -117,7 +173,8 @@ list_answer!(
 
 /// Post a job
 ///
-/// It costs nothing until it is funded. `fee_bps` of the price is the platform's, the rest the worker's.
+/// It costs nothing until it is funded. `fee_bps` of the price is the platform's, the rest the worker's. A private job is
+/// there for its buyer's org and for the agents that it invites alone.
 #[utoipa::path(post, path = "/jobs", tag = "jobs", security(("token" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
     request_body = NewJob, responses(
@@ -127,7 +184,7 @@ list_answer!(
     (status = 409, description = "`idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`, `unknown_oracle`, `not_an_oracle`, \
-        `idempotency_key_reused`", body = Problem)
+        `unknown_agent`, `idempotency_key_reused`", body = Problem)
 ))]
 async fn create(
     State(app): State<App>,
@@ -177,7 +234,10 @@ struct JobQuery {
     /// Only up to this price, in USDC.
     #[param(value_type = Option<String>)]
     max_price: Option<MicroUsdc>,
-    /// By what.
+    /// `public`; or `private`, for the private jobs that the caller's org is party to.
+    #[param(value_type = Option<String>)]
+    visibility: Option<Visibility>,
+    /// By what. Private jobs: by `created_at` alone.
     #[serde(default)]
     #[param(inline, default = "created_at")]
     sort_by: SortBy,
@@ -197,7 +257,7 @@ struct JobQuery {
 
 /// List jobs
 ///
-/// All callers see all jobs: they are offers. Filters combine; the order is stable.
+/// All callers see all public jobs: they are offers. Filters combine; the order is stable.
 #[utoipa::path(get, path = "/jobs", tag = "jobs", security(("token" = [])), params(JobQuery), responses(
     (status = 200, body = JobList),
     (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
@@ -212,7 +272,13 @@ async fn list(
         let message = "must not be more than `max_price`".to_owned();
         return Err(Invalid(vec![FieldError { field: "min_price".to_owned(), message }]).into());
     }
+    let private = query.visibility == Some(Visibility::Private);
+    if private && !matches!(query.sort_by, SortBy::CreatedAt) {
+        let message = "must be `created_at` for private jobs".to_owned();
+        return Err(Invalid(vec![FieldError { field: "sort_by".to_owned(), message }]).into());
+    }
     let list = ListJobs {
+        private,
         status: query.status,
         buyer_id: query.buyer_id,
         worker_id: query.worker_id,
@@ -243,6 +309,63 @@ async fn get(
     PathOf(id): PathOf<JobId>,
 ) -> Result<Json<JobView>, Problem> {
     Ok(Json(app.control.job(&caller, &id).await?))
+}
+
+/// Change a job
+///
+/// For its buyer. Price, fee, kind of result, oracle and visibility never change. Once it is funded, the expiry can be moved
+/// to later, and a private job can invite further agents.
+#[utoipa::path(patch, path = "/jobs/{task_id}", tag = "jobs", security(("token" = [])),
+    params(("task_id" = String, Path, description = "`job_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
+    request_body = JobChanges, responses(
+    (status = 200, description = "The job as it is now", body = JobView),
+    (status = 400, description = "`expiry_shortened`, `malformed_json`, `malformed_idempotency_key`", body = Problem),
+    (status = 403, description = "`not_the_buyer`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, \
+        `idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_fields`, `invalid_body`, `unknown_agent`, `idempotency_key_reused`",
+        body = Problem)
+))]
+async fn update(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    OnceBody(changes, once): OnceBody<JobChanges>,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let updated =
+        detached(async move { control.update_job(&caller, &id, changes, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::OK, updated))
+}
+
+list_answer!(
+    /// Participants.
+    ParticipantList { participants: ParticipantView }
+);
+
+/// List who takes part in a job
+///
+/// Claims, past ones too, oldest first: all for the buyer's org and the operators; for the orgs of workers, those of their
+/// own agents.
+#[utoipa::path(get, path = "/jobs/{task_id}/participants", tag = "jobs", security(("token" = [])),
+    params(("task_id" = String, Path, description = "`job_…`"), Slice), responses(
+    (status = 200, body = ParticipantList),
+    (status = 403, description = "`not_a_participant`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 422, description = "`invalid_query`, `invalid_fields`", body = Problem)
+))]
+async fn participants(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    QueryOf(slice): QueryOf<Slice>,
+) -> Result<Json<ParticipantList>, Problem> {
+    let slice = slice.checked()?;
+    let page = app.control.participants(&caller, &id, slice.limit, slice.offset).await?;
+    Ok(ParticipantList::new(page, slice))
 }
 
 /// Read a job's input
@@ -290,7 +413,7 @@ async fn fund(
     Ok(answer(StatusCode::OK, funded))
 }
 
-/// Who claims.
+/// Who claims, or gives back.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Claim {
@@ -306,7 +429,8 @@ struct Claim {
     params(("task_id" = String, Path, description = "`job_…`")), request_body = Option<Claim>, responses(
     (status = 201, description = "Claimed", body = ClaimView),
     (status = 400, description = "`malformed_json`", body = Problem),
-    (status = 403, description = "`own_job`, `other_agent`, `agent_only`", body = Problem),
+    (status = 403, description = "`own_job`, `not_invited`, `reputation_too_low`, `other_agent`, `agent_only`",
+        body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_not_funded`, `already_claimed`, `job_resolved`, `job_expired`, \
         `job_cancelled`", body = Problem),
@@ -323,6 +447,32 @@ async fn claim(
     let claimed =
         detached(async move { control.claim_job(&caller, &id, claim.worker_id.as_ref()).await }).await?;
     Ok((StatusCode::CREATED, Json(claimed)))
+}
+
+/// Give a claim back
+///
+/// What was handed in under it stays, and so do the attempts that were used; the job can be claimed again. Not while a
+/// submission of the worker is judged.
+#[utoipa::path(post, path = "/jobs/{task_id}/unclaim", tag = "jobs", security(("token" = [])),
+    params(("task_id" = String, Path, description = "`job_…`")), request_body = Option<Claim>, responses(
+    (status = 200, description = "Withdrawn", body = UnclaimView),
+    (status = 400, description = "`submission_judging`, `job_resolved`, `job_expired`, `job_cancelled`, \
+        `malformed_json`", body = Problem),
+    (status = 403, description = "`other_agent`, `agent_only`", body = Problem),
+    (status = 404, description = "`not_claimed`, `job_not_found`, `no_such_id`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`", body = Problem)
+))]
+async fn unclaim(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    OptionalBody(claim): OptionalBody<Claim>,
+) -> Result<Json<UnclaimView>, Problem> {
+    let control = app.control.clone();
+    let unclaimed =
+        detached(async move { control.unclaim_job(&caller, &id, claim.worker_id.as_ref()).await }).await?;
+    Ok(Json(unclaimed))
 }
 
 /// Cancel a job

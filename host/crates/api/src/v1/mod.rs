@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod logs;
 mod policies;
+mod reputation;
 mod secrets;
 mod submissions;
 mod usage;
@@ -22,6 +23,7 @@ use crate::{ApiConfig, App};
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(agents::routes(config))
+        .merge(reputation::routes())
         .merge(components::routes())
         .merge(bots::routes(config))
         .merge(secrets::routes(config))

@@ -2,23 +2,23 @@
 //!
 //! Each use case is one transaction: the state, the money, the event and the next step on the queue, or none.
 
+mod changes;
+mod claims;
+mod parties;
 mod types;
 
 use std::time::Duration;
 
 use ringfence_model::{
-    AgentId, BotId, BotStatus, ClaimId, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, Timestamp, Visibility,
-    hex,
+    BotId, BotStatus, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, Timestamp, Visibility, hex,
 };
 use ringfence_store::components::ComponentKind;
 use ringfence_store::jobs::{self, Job, JobFilter};
 use ringfence_store::ledger::TransferKind;
-use ringfence_store::submissions::Participant;
-use ringfence_store::{Tx, accounts, bots, queue, submissions};
+use ringfence_store::{Tx, bots, queue, submissions};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::accounts::NO_WALLET;
 use crate::error::Checks;
 use crate::ledger::{InsufficientFunds, Movement};
 use crate::policy::{Action, Resource};
@@ -26,7 +26,10 @@ use crate::worker::TaskKind;
 use crate::{Answer, Caller, Control, EventName, Idempotency, Internal, Invalid, Page};
 
 pub(crate) use types::OraclePin;
-pub use types::{ClaimView, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, SortJobs};
+pub use types::{
+    ClaimView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, ParticipantView,
+    SortJobs, UnclaimView,
+};
 
 /// How long a job runs whose buyer sets no expiry.
 const DEFAULT_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -53,7 +56,9 @@ impl Control {
         let expiry = new.expiry.unwrap_or_else(|| now.plus(DEFAULT_EXPIRY));
         let (max_submissions, max_retries) =
             (new.max_submissions.unwrap_or(100), new.max_retries.unwrap_or(3));
-        check_new_job(&new, now, expiry)?;
+        let visibility = new.visibility.unwrap_or(Visibility::Public);
+        check_new_job(&new, visibility, now, expiry)?;
+        let invited = self.invitable(caller, "invited", &new.invited).await?;
 
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
@@ -74,7 +79,7 @@ impl Control {
             max_submissions,
             max_retries,
             min_reputation: new.min_reputation.unwrap_or(0),
-            visibility: Visibility::Public,
+            visibility,
             status: JobStatus::Open,
             oracle_bot_id: new.oracle,
             oracle_pin: None,
@@ -94,6 +99,11 @@ impl Control {
             ended_at: None,
         };
         jobs::insert(&mut tx, &job, new.input.as_deref().map(RawValue::get)).await?;
+        if visibility == Visibility::Private {
+            let buyer = (job.buyer_id.clone(), job.org_id.clone());
+            parties::add(&mut tx, &job.id, &[buyer]).await?;
+            parties::add(&mut tx, &job.id, &invited).await?;
+        }
         self.enqueue(&mut tx, TaskKind::Expire, &job.org_id, job.id.as_str(), expiry, json!({})).await?;
         self.emit(
             &mut tx,
@@ -105,14 +115,14 @@ impl Control {
         .await?;
         let view = job_view(job.clone())?;
         self.finish_once(&mut tx, caller, once, &view).await?;
-        let detail = json!({ "price": job.price });
+        let detail = json!({ "price": job.price, "visibility": job.visibility });
         self.audit(&mut tx, caller, Action::JobsCreate, Resource::Job(&job), detail).await?;
         tx.commit().await?;
         self.ring(TaskKind::Expire);
         Ok(Answer::New(view))
     }
 
-    /// A job. Every caller may see it: it is an offer.
+    /// A job. Every caller may see a public one: it is an offer.
     ///
     /// # Errors
     /// [`JobError::NotFound`].
@@ -127,6 +137,7 @@ impl Control {
     pub async fn jobs(&self, caller: &Caller, list: ListJobs) -> Result<Page<JobView>, JobError> {
         self.permit(caller, Action::JobsList, Resource::Org(caller.org())).await?;
         let filter = JobFilter {
+            party: list.private.then(|| caller.org().clone()),
             status: list.status,
             buyer_id: list.buyer_id,
             worker_id: list.worker_id,
@@ -222,50 +233,6 @@ impl Control {
         Ok(Answer::New(view))
     }
 
-    /// Takes part in a job. Several workers may; the first whose submission passes wins.
-    ///
-    /// # Errors
-    /// [`JobError::WrongStatus`] unless the job is funded; [`JobError::OwnJob`]; [`JobError::AlreadyClaimed`].
-    pub async fn claim_job(
-        &self,
-        caller: &Caller,
-        id: &JobId,
-        worker_id: Option<&AgentId>,
-    ) -> Result<ClaimView, JobError> {
-        let worker = caller.agent().ok_or(JobError::NotAnAgent)?;
-        if worker_id.is_some_and(|named| named != worker) {
-            return Err(JobError::OtherAgent);
-        }
-        self.permitted_job(caller, id, Action::JobsClaim).await?;
-        let mut tx = self.store.begin().await?;
-        let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
-        self.takes_work(&job)?;
-        if job.org_id == *caller.org() {
-            return Err(JobError::OwnJob);
-        }
-        let claimed_at = self.clock.now();
-        let participant = Participant {
-            id: ClaimId::new(&*self.clock, &*self.rng).to_string(),
-            job_id: id.clone(),
-            worker_id: worker.clone(),
-            org_id: caller.org().clone(),
-            buyer_org_id: job.org_id.clone(),
-            claimed_at,
-            unclaimed_at: None,
-        };
-        if !submissions::claim(&mut tx, &participant).await? {
-            return Err(JobError::AlreadyClaimed);
-        }
-        let data = json!({ "worker_id": worker });
-        self.emit(&mut tx, EventName::JobClaimed, (&job.org_id, Some(caller.org())), id, data).await?;
-        let profile = accounts::agent(&mut tx, worker).await?;
-        self.audit(&mut tx, caller, Action::JobsClaim, Resource::Job(&job), json!({})).await?;
-        tx.commit().await?;
-        let has_wallet = profile.is_some_and(|agent| agent.wallet_address.is_some());
-        let warnings = if has_wallet { Vec::new() } else { vec![NO_WALLET.to_owned()] };
-        Ok(ClaimView { task_id: id.clone(), worker_id: worker.clone(), claimed_at, warnings })
-    }
-
     /// Calls a job off; what was in escrow goes back to the buyer.
     ///
     /// # Errors
@@ -302,14 +269,14 @@ impl Control {
         id: &JobId,
         action: Action,
     ) -> Result<Job, JobError> {
-        let job = jobs::get(&mut self.store.reader().await?, id).await?.ok_or(JobError::NotFound)?;
+        let job = self.visible_job(caller, id).await?;
         self.permit(caller, action, Resource::Job(&job)).await?;
         Ok(job)
     }
 
     /// That the job is the caller's own, and the caller may do this to it. Whose a job is never changes.
     async fn own_job(&self, caller: &Caller, id: &JobId, action: Action) -> Result<(), JobError> {
-        let job = jobs::get(&mut self.store.reader().await?, id).await?.ok_or(JobError::NotFound)?;
+        let job = self.visible_job(caller, id).await?;
         if caller.agent() != Some(&job.buyer_id) {
             return Err(JobError::NotBuyer);
         }
@@ -330,6 +297,9 @@ impl Control {
         };
         if !jobs::end(tx, &job.id, to, job.status, refunded, self.clock.now()).await? {
             return Err(Internal::Invariant("a locked job changed its status"));
+        }
+        if to == JobStatus::Expired {
+            self.count_expiry(tx, job).await?;
         }
         queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
         self.emit(tx, event, (&job.org_id, None), &job.id, json!({ "refunded_amount": refunded })).await
@@ -356,11 +326,24 @@ impl Control {
     }
 }
 
-fn check_new_job(new: &NewJob, now: Timestamp, expiry: Timestamp) -> Result<(), Invalid> {
+fn check_new_job(
+    new: &NewJob,
+    visibility: Visibility,
+    now: Timestamp,
+    expiry: Timestamp,
+) -> Result<(), Invalid> {
     let mut checks = Checks::of(new);
+    check_expiry(&mut checks, now, expiry);
+    let private = visibility == Visibility::Private;
+    checks.require(private || new.invited.is_empty(), "invited", "is for private jobs alone");
+    checks.require(!private || !new.invited.is_empty(), "invited", "a private job needs 1 to 100 agents");
+    checks.done()
+}
+
+/// What holds of an expiry, at the post and later.
+fn check_expiry(checks: &mut Checks, now: Timestamp, expiry: Timestamp) {
     checks.require(expiry > now, "expiry", "must lie in the future");
     checks.require(expiry <= now.plus(MAX_EXPIRY), "expiry", "must lie within 366 days from now");
-    checks.done()
 }
 
 async fn reread(tx: &mut Tx, id: &JobId) -> Result<JobView, JobError> {

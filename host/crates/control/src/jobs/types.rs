@@ -72,6 +72,55 @@ pub struct NewJob {
     #[garde(skip)]
     #[schema(value_type = Option<Value>)]
     pub input: Option<Box<RawValue>>,
+    /// `public`, which it is if absent; or `private`: to all but the buyer's org and the agents in `invited` there is no such
+    /// job.
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "public")]
+    pub visibility: Option<Visibility>,
+    /// Who can claim a private job: 1 to 100 agents of other orgs.
+    #[serde(default)]
+    #[garde(custom(hundred))]
+    #[schema(value_type = Vec<String>, max_items = 100)]
+    pub invited: Vec<AgentId>,
+}
+
+/// Changes to a posted job. What is absent stays.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct JobChanges {
+    /// 1 to 200 characters. While it is open.
+    #[garde(inner(custom(text(1, 200))))]
+    #[schema(min_length = 1, max_length = 200)]
+    pub title: Option<String>,
+    /// Up to 20,000 characters. While it is open.
+    #[garde(inner(custom(text(0, 20_000))))]
+    #[schema(max_length = 20_000)]
+    pub description: Option<String>,
+    /// 1 to 50,000 characters. While it is open.
+    #[garde(inner(custom(text(1, 50_000))))]
+    #[schema(min_length = 1, max_length = 50_000)]
+    pub rubric: Option<String>,
+    /// A year from now at most. Once it is funded, a later one than before.
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expiry: Option<Timestamp>,
+    /// 1 to 1,000. While it is open.
+    #[garde(inner(custom(within(1..=1000, "must be 1 to 1000"))))]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub max_submissions: Option<u32>,
+    /// 0 to 100. While it is open.
+    #[garde(inner(custom(within(0..=100, "must be 0 to 100"))))]
+    #[schema(maximum = 100)]
+    pub max_retries: Option<u32>,
+    /// 0 to 100. While it is open.
+    #[garde(inner(custom(within(0..=100, "must be 0 to 100"))))]
+    #[schema(maximum = 100)]
+    pub min_reputation: Option<u8>,
+    /// Further agents of other orgs that can claim a private job; 100 in all.
+    #[serde(default)]
+    #[garde(custom(hundred))]
+    #[schema(value_type = Vec<String>, max_items = 100)]
+    pub invite: Vec<AgentId>,
 }
 
 fn artifact(kind: &str, (): &()) -> garde::Result {
@@ -80,6 +129,10 @@ fn artifact(kind: &str, (): &()) -> garde::Result {
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));
     require(holds, "must have 1 to 32 lower-case letters, digits, `_` and `-`")
+}
+
+fn hundred(agents: &[AgentId], (): &()) -> garde::Result {
+    require(agents.len() <= 100, "must be at most 100 agents")
 }
 
 /// What judges a job, fixed when the job is funded.
@@ -198,6 +251,8 @@ pub struct JobView {
 /// Which jobs to list, and how.
 #[derive(Debug, Clone)]
 pub struct ListJobs {
+    /// The private ones that the caller's org is party to, in the order in which they were posted; otherwise the public ones.
+    pub private: bool,
     /// Only these.
     pub status: Option<JobStatus>,
     /// Only this buyer's.
@@ -234,6 +289,35 @@ pub struct ClaimView {
     pub claimed_at: Timestamp,
     /// What the worker should know.
     pub warnings: Vec<String>,
+}
+
+/// A claim that was given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct UnclaimView {
+    /// `unclaimed`
+    pub status: &'static str,
+    /// The job.
+    #[schema(value_type = String)]
+    pub task_id: JobId,
+    /// Who withdrew.
+    #[schema(value_type = String)]
+    pub worker_id: AgentId,
+}
+
+/// A worker's part in a job. One who claims again has another row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ParticipantView {
+    /// The worker.
+    #[schema(value_type = String)]
+    pub worker_id: AgentId,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub claimed_at: Timestamp,
+    /// Until when, if the worker withdrew.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub unclaimed_at: Option<Timestamp>,
+    /// How many submissions the worker has handed in at this job, over all of its claims.
+    pub attempts: u32,
 }
 
 /// A job's input.
@@ -292,6 +376,50 @@ pub enum JobError {
     /// The worker has not claimed the job.
     #[error("the job must be claimed first")]
     NotClaimed,
+    /// There is no claim that could be given back.
+    #[error("the worker holds no claim on the job")]
+    NoClaim,
+    /// A claim cannot be given back while what was handed in under it is judged.
+    #[error("a submission of this worker is being judged")]
+    SubmissionJudging,
+    /// A claim cannot be given back at the end.
+    #[error("the job has ended: it is `{status}`")]
+    Ended {
+        /// The job's state.
+        status: JobStatus,
+    },
+    /// A private job, to which this agent of an invited agent's org is not invited itself.
+    #[error("the job is for the agents that it invites")]
+    NotInvited,
+    /// The worker has not completed as much of its work as the buyer asks for.
+    #[error("the job asks for a reputation of {needed}")]
+    ReputationTooLow {
+        /// What the buyer asks for.
+        needed: u8,
+        /// What the worker has, if it has any.
+        had: Option<u8>,
+    },
+    /// Who takes part is told to the parties.
+    #[error("only the buyer and its workers see who takes part")]
+    NotParticipant,
+    /// One of those to be invited does not exist.
+    #[error("there is no agent `{id}`")]
+    NoSuchAgent {
+        /// Which.
+        id: AgentId,
+    },
+    /// What cannot change any more once workers rely on it.
+    #[error("`{field}` cannot change once the job is funded")]
+    Fixed {
+        /// The field.
+        field: &'static str,
+    },
+    /// An expiry can only be later once the job is funded.
+    #[error("the expiry of a funded job can only be later than {expiry}")]
+    Shortened {
+        /// What it is.
+        expiry: Timestamp,
+    },
     /// The oracle is at work.
     #[error("a submission is being judged")]
     Judging,

@@ -105,6 +105,8 @@ permissions! {
 
     /// Post a job.
     JobsCreate        "jobs:create"          [agent]                             Own      "jobs:write"       [Org];
+    /// Change a posted job.
+    JobsUpdate        "jobs:update"          [agent]                             Own      "jobs:write"       [Job];
     /// Move a job's price into escrow.
     JobsFund          "jobs:fund"            [agent]                             Own      "jobs:write"       [Job];
     /// Call a job off.
@@ -117,8 +119,12 @@ permissions! {
     JobsReadInput     "jobs:read-input"      [agent]                             Market   "jobs:read"        [Job];
     /// Take part in a job.
     JobsClaim         "jobs:claim"           [agent]                             Market   "jobs:work"        [Job];
+    /// Withdraw from a job.
+    JobsUnclaim       "jobs:unclaim"         [agent]                             Market   "jobs:work"        [Job];
     /// Hand in a result.
     JobsSubmit        "jobs:submit"          [agent]                             Market   "jobs:work"        [Job];
+    /// List who takes part in a job: the buyer's org, all; the others, their own.
+    ParticipantsList  "participants:list"    [admin operator user viewer agent]  Market   "jobs:read"        [Job];
     /// List the submissions of a job, or one's own.
     SubmissionsList   "submissions:list"     [admin operator user viewer agent]  Market   "jobs:read"        [Job Org];
     /// Read a submission.
@@ -133,6 +139,8 @@ permissions! {
     AgentsRegister    "agents:register"      [admin]                             Own      "agents:write"     [Org];
     /// Read an agent's profile.
     AgentsRead        "agents:read"          [admin operator user viewer agent]  Market   "agents:read"      [Agent];
+    /// Read what an agent has done on the market, and the leaderboard.
+    ReputationRead    "reputation:read"      [admin operator user viewer agent]  Market   "agents:read"      [Agent Org];
     /// Change an agent's profile; an agent, its own.
     AgentsUpdate      "agents:update"        [admin agent]                       Own      "agents:write"     [Agent];
     /// Replace an agent's key; an agent, its own.
