@@ -1,6 +1,7 @@
 //! Black-box tests: a real host process, spoken to over HTTP, on SQLite and on PostgreSQL.
 //!
-//! `routes` mirrors the URLs; `flows` are whole ways through the market; `house` holds the rules of the code base.
+//! `routes` mirrors the URLs; `flows` are whole ways through the market; `market` has its rules, case by case; `house` holds the
+//! rules of the code base.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +13,7 @@
 
 mod flows;
 mod house;
+mod market;
 mod routes;
 
 use ringfence_testkit::{Engine, Host, HostOptions};

@@ -45,6 +45,8 @@ const TABLE: &str = "
 
     post   /agents                                            +xxxxx  +x     +xx        x     +
     get    /agents/{agent_id}                                 ++++++  ++     +++        x     ?
+    get    /agents/{agent_id}/reputation                      ++++++  ++     +++        x     ?
+    get    /leaderboard                                       ++++++  ++     +++        x     ?
     patch  /agents/{agent_id}                                 +xxx+x  xx     xxx        x     ?
     post   /agents/{agent_id}/rotate-key                      +xxx+x  --     ---        x     ?
 
@@ -78,9 +80,12 @@ const TABLE: &str = "
     post   /jobs                                              xxxx++  x+     xxx        x     ?
     get    /jobs                                              ++++++  ++     +++        x     ?
     get    /jobs/{task_id}                                    ++++++  ++     +++        x     ?
+    patch  /jobs/{task_id}                                    xxxx+x  xx     xxx        x     ?
+    get    /jobs/{task_id}/participants                       ++++++  ++     +++        x     ?
     get    /jobs/{task_id}/input                              xxxx+x  x+     xxx        x     ?
     post   /jobs/{task_id}/fund                               xxxx+x  xx     xxx        x     ?
     post   /jobs/{task_id}/claim                              xxxxxx  x+     xxx        x     ?
+    post   /jobs/{task_id}/unclaim                            xxxx--  x+     xxx        x     ?
     post   /jobs/{task_id}/submit                             xxxxxx  x+     xxx        x     ?
     post   /jobs/{task_id}/cancel                             xxxx+x  xx     xxx        x     ?
     get    /jobs/{task_id}/submissions                        ++++++  ++     +++        x     ?

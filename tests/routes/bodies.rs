@@ -73,6 +73,9 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
     let echo = client.upload(buyer, guest("echo")).await.expect(200);
     let job = market.post(json!({})).await;
     let cancelled = format!("/jobs/{}/cancel", market.post(json!({})).await);
+    let left = market.funded(json!({})).await;
+    market.claim(&market.worker, &left).await;
+    let left = format!("/jobs/{left}/unclaim");
     let deploy = json!({
         "name": "another", "component": echo["digest"], "config": { "role": "may be a key" },
         "grants": { "http": { "hosts": ["a.test"] }, "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 },
@@ -89,14 +92,17 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
         route(("PUT", "/bots/{bot_id}/secrets/{name}"), buyer, json!({ "value": "x" }), (204, FEW_FIELDS)),
         route(("POST", "/bots/{bot_id}/invoke"), buyer, json!({ "input": 1 }), (200, None)),
         route(("POST", "/jobs"), buyer, market.job(json!({})), (201, None)),
+        route(("PATCH", "/jobs/{task_id}"), buyer, json!({ "title": "Another" }), (200, None)),
         route(("POST", "/jobs/{task_id}/fund"), buyer, json!({}), (200, NEXT_TO_NOTHING)),
         route(("POST", "/jobs/{task_id}/claim"), worker, json!({}), (201, NEXT_TO_NOTHING)),
+        route(("POST", "/jobs/{task_id}/unclaim"), worker, json!({}), (200, NEXT_TO_NOTHING)),
         route(("POST", "/jobs/{task_id}/submit"), worker, json!({ "content": 1 }), (202, None)),
         route(("POST", "/jobs/{task_id}/cancel"), buyer, json!({}), (200, NEXT_TO_NOTHING)),
         route(("POST", "/admin/ledger/deposits"), &market.operator, deposit, (201, FEW_FIELDS)),
     ];
     let things = [
         ("/jobs/{task_id}/cancel", cancelled.as_str()),
+        ("/jobs/{task_id}/unclaim", &left),
         ("{agent_id}", &market.buyer.id),
         ("{bot_id}", &bot),
         ("{name}", "token"),

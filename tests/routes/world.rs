@@ -168,9 +168,11 @@ impl World {
         match (operation, parameter) {
             // Of two changes at a time, one is refused.
             ("patch /bots/{bot_id}" | "delete /bots/{bot_id}", _) => new_bot(market).await,
-            ("post /jobs/{task_id}/fund" | "post /jobs/{task_id}/cancel", _) => market.post(cheap()).await,
+            ("patch /jobs/{task_id}" | "post /jobs/{task_id}/fund" | "post /jobs/{task_id}/cancel", _) => {
+                market.post(cheap()).await
+            }
             ("post /jobs/{task_id}/claim", _) => market.funded(cheap()).await,
-            ("post /jobs/{task_id}/submit", _) => claimed_job(market).await,
+            ("post /jobs/{task_id}/unclaim" | "post /jobs/{task_id}/submit", _) => claimed_job(market).await,
             ("delete /keys/{key_id}", _) => new_key(market).await,
             ("delete /users/{user_id}", _) => {
                 made(&self.client, "/users", &self.root, &new_user(&self.org_a), "/user_id").await
@@ -231,6 +233,7 @@ impl World {
                 Who::Agent { oracle, .. } => market.job(json!({ "oracle": oracle })),
                 _ => market.job(json!({})),
             },
+            "patch /jobs/{task_id}" => json!({ "title": "Changed" }),
             "post /jobs/{task_id}/submit" => json!({ "content": 1 }),
             "post /admin/ledger/deposits" => {
                 json!({ "agent_id": market.buyer.id, "amount": "1", "external_reference": fresh("reference") })
