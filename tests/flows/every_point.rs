@@ -58,6 +58,11 @@ async fn walk(engine: Engine, first: usize) -> u64 {
         let expected = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
         assert_eq!(balance.text_at("/available"), expected, "{count} jobs were paid, each once");
     }
+    let reputation =
+        client.get(&format!("/agents/{}/reputation", market.worker.id), &market.worker.key).await;
+    let reputation = reputation.expect(200);
+    let counted = (&reputation["jobs_won"], &reputation["submissions_passed"], &reputation["jobs_failed"]);
+    assert_eq!(counted, (&json!(count), &json!(count), &json!(0)), "each is counted once");
     left_as_it_should_be(&host, &jobs).await;
     crashes
 }

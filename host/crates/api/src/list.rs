@@ -42,8 +42,8 @@ macro_rules! list_answer {
         pub(crate) struct $name {
             /// The part.
             $items: Vec<$item>,
-            /// How many there are in all. Jobs, submissions, transfers and calls are counted up to 1,000: that many stands for
-            /// as many or more.
+            /// How many there are in all. Jobs, claims, submissions, ranked agents, transfers and calls are counted
+            /// up to 1,000: that many stands for as many or more.
             total: u64,
             /// How many were asked for.
             limit: u32,

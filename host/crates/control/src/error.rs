@@ -149,7 +149,8 @@ pub(crate) mod rules {
 pub struct Page<T> {
     /// The part.
     pub items: Vec<T>,
-    /// How many there are in all. Jobs, submissions, transfers and calls are counted up to 1,000.
+    /// How many there are in all. Jobs, claims, submissions, ranked agents, transfers and calls are counted
+    /// up to 1,000.
     pub total: u64,
 }
 
