@@ -9,7 +9,7 @@ use ringfence_control::{
 };
 use ringfence_model::{SystemClock, SystemRng};
 use ringfence_runtime::{Runtime, RuntimeConfig};
-use ringfence_store::Store;
+use ringfence_store::{Store, ledger};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{CreateUser, Database, Precompile, RotateMasterKey, RotateSigningKey};
@@ -150,6 +150,31 @@ pub(crate) fn verify_audit_log(database: &Database) -> Result<(), Failure> {
             Ok(())
         } else {
             Err(format!("{broken} of {} chains are broken", reports.len()).into())
+        }
+    })
+}
+
+/// Computes the ledger anew, at one moment. An error if anything does not hold.
+pub(crate) fn check_ledger(database: &Database) -> Result<(), Failure> {
+    block_on(async {
+        let store = open_store(database).await?;
+        let mut snapshot = store.snapshot().await?;
+        let found = ledger::inspect(&mut snapshot).await?;
+        drop(snapshot);
+        store.close().await;
+        say(&format!(
+            "looked at {} accounts, {} transfers and the escrows of {} jobs",
+            found.accounts, found.transfers, found.jobs
+        ))?;
+        for discrepancy in &found.discrepancies {
+            say(&format!("WRONG: {discrepancy}"))?;
+        }
+        if found.discrepancies.is_empty() {
+            say(
+                "every balance and every reserve is what its transfers come to, debits equal credits, nothing was paid twice",
+            )
+        } else {
+            Err(format!("the ledger does not hold: {} discrepancies", found.discrepancies.len()).into())
         }
     })
 }

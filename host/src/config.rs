@@ -42,6 +42,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// The ledger.
+    Ledger {
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
     /// Compile what the deployed bots run, before this version takes over: beside the older host that still serves.
     Precompile(Precompile),
     /// Print the permission matrix: which role may do what.
@@ -118,6 +123,12 @@ pub(crate) struct RotateSigningKey {
 pub(crate) enum AuditCommand {
     /// Look through every chain and name the first broken link.
     Verify(Database),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Compute every balance anew from all transfers and name what does not hold. Hosts may serve meanwhile.
+    Check(Database),
 }
 
 /// Where things are kept.

@@ -9,7 +9,7 @@ mod redact;
 mod serve;
 
 use clap::Parser as _;
-use config::{AuditCommand, Cli, Command, KeysCommand, UserCommand};
+use config::{AuditCommand, Cli, Command, KeysCommand, LedgerCommand, UserCommand};
 
 /// A call makes and drops some hundred small pieces of memory. The system's allocator takes several times as long for it.
 #[global_allocator]
@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
             commands::rotate_signing_key(&arguments)
         }
         Command::Audit { command: AuditCommand::Verify(database) } => commands::verify_audit_log(&database),
+        Command::Ledger { command: LedgerCommand::Check(database) } => commands::check_ledger(&database),
         Command::Precompile(arguments) => commands::precompile(&arguments),
         Command::Permissions => commands::permissions(),
         Command::Openapi => print_openapi(),

@@ -4,12 +4,17 @@ mod access;
 mod bad_input;
 mod changes;
 mod claims;
+mod crashes;
+mod escrow;
 mod expiry;
 mod fees_and_limits;
 mod idempotency;
 mod listings;
+mod payouts;
 mod private;
 mod reputation;
+mod solvency;
+mod withdrawals;
 
 use std::time::{Duration, Instant};
 

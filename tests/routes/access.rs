@@ -88,12 +88,27 @@ const TABLE: &str = "
     post   /jobs/{task_id}/unclaim                            xxxx--  x+     xxx        x     ?
     post   /jobs/{task_id}/submit                             xxxxxx  x+     xxx        x     ?
     post   /jobs/{task_id}/cancel                             xxxx+x  xx     xxx        x     ?
+    post   /jobs/{task_id}/refund                             xxxx+x  xx     xxx        x     ?
+    post   /jobs/{task_id}/refund-excess                      xxxx+x  xx     xxx        x     ?
+    post   /admin/jobs/{task_id}/retry-payout                 xxxxxx  xx     ++x        x     ?
     get    /jobs/{task_id}/submissions                        ++++++  ++     +++        x     ?
     get    /submissions                                       xxxx++  x+     xxx        x     ?
     get    /submissions/{submission_id}                       ++++++  ++     +++        x     ?
 
     get    /ledger/balance                                    ++++++  ++     +++        x     ?
+    get    /ledger/transfers?agent_id={agent_id}              +++++x  --     ++x        x     ?
     post   /admin/ledger/deposits                             xxxxxx  xx     ++x        x     ?
+    get    /admin/ledger/deposits                             xxxxxx  xx     ++x        x     ?
+    post   /admin/ledger/withdrawals                          xxxxxx  xx     ++x        x     ?
+    get    /admin/ledger/withdrawals                          xxxxxx  xx     ++x        x     ?
+    post   /admin/ledger/withdrawals/{withdrawal_id}/post     xxxxxx  xx     ++x        x     ?
+    post   /admin/ledger/withdrawals/{withdrawal_id}/void     xxxxxx  xx     ++x        x     ?
+    get    /admin/ledger/accounts/{agent_id}                  xxxxxx  xx     ++x        x     ?
+    post   /admin/agents/{agent_id}/freeze                    xxxxxx  xx     ++x        x     ?
+    post   /admin/agents/{agent_id}/unfreeze                  xxxxxx  xx     ++x        x     ?
+    post   /admin/ledger/reported-balance                     xxxxxx  xx     ++x        x     ?
+    get    /admin/ledger/check                                xxxxxx  xx     ++x        x     ?
+    get    /platform/solvency                                 xxxxxx  xx     ++x        x     ?
 
     post   /admin/policies                                    xxxxxx  xx     +xx        x     ?
     get    /admin/policies                                    xxxxxx  xx     ++x        x     ?

@@ -83,7 +83,17 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
     let change = json!({
         "grants": { "http": { "hosts": ["*.a.test"] }, "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 },
     });
+    let refunded = format!("/jobs/{}/refund", market.funded(json!({ "price": "1" })).await);
+    let _ = client.post_empty(&refunded.replace("refund", "cancel"), buyer).await.expect(200);
+    let overpaid = format!("/jobs/{}/refund-excess", market.overpaid(json!({ "price": "1" }), "2").await);
+    let cold = Market::register(client, "Cold").await;
+    let unpaid = format!("/jobs/{}/retry-payout", market.unpaid(&cold, json!({ "price": "1" })).await);
+    market.unfreeze(&cold).await;
+    let (posted, voided) =
+        (market.withdrawal(&market.buyer, "1").await, market.withdrawal(&market.buyer, "1").await);
     let deposit = json!({ "agent_id": market.buyer.id, "amount": "1", "external_reference": "one" });
+    let withdrawal = json!({ "agent_id": market.buyer.id, "amount": "1", "external_reference": "two" });
+    let operator = market.operator.as_str();
     let routes = vec![
         route(("POST", "/agents"), "", json!({ "name": "Eve" }), (201, FEW_FIELDS)),
         route(("PATCH", "/agents/{agent_id}"), buyer, json!({ "name": "B." }), (200, FEW_FIELDS)),
@@ -98,9 +108,43 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
         route(("POST", "/jobs/{task_id}/unclaim"), worker, json!({}), (200, NEXT_TO_NOTHING)),
         route(("POST", "/jobs/{task_id}/submit"), worker, json!({ "content": 1 }), (202, None)),
         route(("POST", "/jobs/{task_id}/cancel"), buyer, json!({}), (200, NEXT_TO_NOTHING)),
-        route(("POST", "/admin/ledger/deposits"), &market.operator, deposit, (201, FEW_FIELDS)),
+        route(("POST", "/jobs/{task_id}/refund"), buyer, json!({}), (200, NEXT_TO_NOTHING)),
+        route(("POST", "/jobs/{task_id}/refund-excess"), buyer, json!({}), (200, NEXT_TO_NOTHING)),
+        route(("POST", "/admin/jobs/{task_id}/retry-payout"), operator, json!({}), (200, NEXT_TO_NOTHING)),
+        route(("POST", "/admin/ledger/deposits"), operator, deposit, (201, FEW_FIELDS)),
+        route(("POST", "/admin/ledger/withdrawals"), operator, withdrawal, (201, FEW_FIELDS)),
+        route(
+            ("POST", "/admin/ledger/withdrawals/{withdrawal_id}/post"),
+            operator,
+            json!({}),
+            (200, NEXT_TO_NOTHING),
+        ),
+        route(
+            ("POST", "/admin/ledger/withdrawals/{withdrawal_id}/void"),
+            operator,
+            json!({}),
+            (200, NEXT_TO_NOTHING),
+        ),
+        route(
+            ("POST", "/admin/agents/{agent_id}/freeze"),
+            operator,
+            json!({ "reason": "Asked for." }),
+            (200, FEW_FIELDS),
+        ),
+        route(("POST", "/admin/agents/{agent_id}/unfreeze"), operator, json!({}), (200, NEXT_TO_NOTHING)),
+        route(
+            ("POST", "/admin/ledger/reported-balance"),
+            operator,
+            json!({ "amount": "1" }),
+            (201, FEW_FIELDS),
+        ),
     ];
     let things = [
+        ("/jobs/{task_id}/refund-excess", overpaid.as_str()),
+        ("/jobs/{task_id}/refund", refunded.as_str()),
+        ("/jobs/{task_id}/retry-payout", unpaid.as_str()),
+        ("{withdrawal_id}/post", &format!("{posted}/post")),
+        ("{withdrawal_id}/void", &format!("{voided}/void")),
         ("/jobs/{task_id}/cancel", cancelled.as_str()),
         ("/jobs/{task_id}/unclaim", &left),
         ("{agent_id}", &market.buyer.id),

@@ -47,6 +47,7 @@ async fn every_operation_is_served_and_guarded_as_it_says() {
             .replace("{invocation_id}", "inv_01JZ0000000000000000000000")
             .replace("{user_id}", "user_01JZ0000000000000000000000")
             .replace("{key_id}", "key_01JZ0000000000000000000000")
+            .replace("{withdrawal_id}", "xfer_01JZ0000000000000000000000")
             .replace("{policy_id}", "policy_01JZ0000000000000000000000")
             .replace("{name}", "token")
             .replace("{digest}", &format!("sha256:{}", "0".repeat(64)));

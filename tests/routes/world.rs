@@ -78,6 +78,7 @@ fn cheap() -> Value {
 impl World {
     pub(super) async fn new(host: &Host) -> Self {
         let market = Market::new(host, "hostile/oracle-accept").await;
+        market.deposit(&market.buyer, "900").await;
         let (client, root) = (host.client(), host.first_admin().await.access);
         let org_a = org_of(&client, &market.buyer.key).await;
         let org_b = org_of(&client, &market.worker.key).await;
@@ -173,6 +174,13 @@ impl World {
             }
             ("post /jobs/{task_id}/claim", _) => market.funded(cheap()).await,
             ("post /jobs/{task_id}/unclaim" | "post /jobs/{task_id}/submit", _) => claimed_job(market).await,
+            ("post /jobs/{task_id}/refund", _) => cancelled_job(market).await,
+            ("post /jobs/{task_id}/refund-excess", _) => market.overpaid(cheap(), "2").await,
+            ("post /admin/jobs/{task_id}/retry-payout", _) => unpaid_job(market).await,
+            ("post /admin/agents/{agent_id}/freeze" | "post /admin/agents/{agent_id}/unfreeze", _) => {
+                Market::register(&self.client, "Cold").await.id
+            }
+            (_, "withdrawal_id") => market.withdrawal(&market.buyer, "0.01").await,
             ("delete /keys/{key_id}", _) => new_key(market).await,
             ("delete /users/{user_id}", _) => {
                 made(&self.client, "/users", &self.root, &new_user(&self.org_a), "/user_id").await
@@ -238,6 +246,11 @@ impl World {
             "post /admin/ledger/deposits" => {
                 json!({ "agent_id": market.buyer.id, "amount": "1", "external_reference": fresh("reference") })
             }
+            "post /admin/ledger/withdrawals" => {
+                json!({ "agent_id": market.buyer.id, "amount": "0.01", "external_reference": fresh("reference") })
+            }
+            "post /admin/agents/{agent_id}/freeze" => json!({ "reason": "Asked for." }),
+            "post /admin/ledger/reported-balance" => json!({ "amount": "1000" }),
             "post /admin/policies" => new_policy(),
             "patch /admin/policies/{policy_id}" => json!({ "description": "Still harmless." }),
             _ => return None,
@@ -299,5 +312,19 @@ async fn new_key(market: &Market) -> String {
 async fn claimed_job(market: &Market) -> String {
     let job = market.funded(cheap()).await;
     market.claim(&market.worker, &job).await;
+    job
+}
+
+async fn cancelled_job(market: &Market) -> String {
+    let job = market.funded(cheap()).await;
+    let _ = market.client.post_empty(&format!("/jobs/{job}/cancel"), &market.buyer.key).await.expect(200);
+    job
+}
+
+/// A job whose payout has failed, and would not now.
+async fn unpaid_job(market: &Market) -> String {
+    let worker = Market::register(&market.client, "Cold").await;
+    let job = market.unpaid(&worker, cheap()).await;
+    market.unfreeze(&worker).await;
     job
 }

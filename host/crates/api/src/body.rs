@@ -70,11 +70,23 @@ impl FromRequest<App> for Once {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let OptionalOnceBody(NoFields {}, once) = OptionalOnceBody::from_request(request, app).await?;
+        Ok(Self(once))
+    }
+}
+
+/// A JSON body that may be missing and may come with an `Idempotency-Key`.
+pub(crate) struct OptionalOnceBody<T>(pub(crate) T, pub(crate) Option<Idempotency>);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalOnceBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let key = idempotency::key(request.headers())?;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body = bytes(request, app).await?;
-        let NoFields {} = optional(&body)?;
-        Ok(Self(key.map(|key| idempotency::of(key, &method, &path, &body))))
+        let value = optional(&body)?;
+        Ok(Self(value, key.map(|key| idempotency::of(key, &method, &path, &body))))
     }
 }
 

@@ -29,6 +29,8 @@ pub enum EventName {
     SubmissionCompleted,
     /// `payout.completed`
     PayoutCompleted,
+    /// `payout.failed`: the job is resolved, and its price is kept for the worker.
+    PayoutFailed,
 }
 
 impl EventName {
@@ -47,6 +49,7 @@ impl EventName {
             Self::SubmissionCreated => "submission.created",
             Self::SubmissionCompleted => "submission.completed",
             Self::PayoutCompleted => "payout.completed",
+            Self::PayoutFailed => "payout.failed",
         }
     }
 }

@@ -60,10 +60,14 @@ pub use error::{FieldError, Internal, Invalid, Page};
 pub use events::EventName;
 pub use idempotency::{Answer, Idempotency, IdempotencyError};
 pub use jobs::{
-    ClaimView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, ParticipantView,
-    SortJobs, UnclaimView,
+    ClaimView, FundedView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewFunding, NewJob,
+    OraclePinView, ParticipantView, SortJobs, UnclaimView,
 };
-pub use ledger::{BalanceView, DepositView, LedgerError, NewDeposit};
+pub use ledger::{
+    AccountView, BalanceView, DepositView, LedgerCheckView, LedgerError, ListTransfers, NewDeposit,
+    NewFreeze, NewReport, NewWithdrawal, ReportedView, SolvencyView, StatementPage, TransferView,
+    WithdrawalEnd, WithdrawalView,
+};
 pub use limits::{Counted, LimitGroup, LimitState, Limited, RateLimits};
 pub use llm::{BadLlmSettings, LLM_TIMEOUT, LlmEndpoint, LlmSettings};
 pub use policy::{
@@ -73,6 +77,7 @@ pub use policy::{
 pub use reputation::{AgentReputationView, FinishedJobView, Ranking, ReputationView};
 pub use ringfence_runtime::{Level, Stream};
 pub use ringfence_store::components::ComponentKind;
+pub use ringfence_store::ledger::{TransferKind, TransferPhase};
 pub use secrets::{BadMasterKey, MasterKeys, SealError, is_sealed, reseal_all};
 pub use submissions::{
     EvaluationView, NewSubmission, PrivateSubmissionView, StepView, SubmissionError, SubmissionView,

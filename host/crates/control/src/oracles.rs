@@ -291,7 +291,7 @@ impl Control {
                 &submission.id,
                 &submission.worker_id,
                 &submission.org_id,
-                PayoutStatus::Success,
+                PayoutStatus::Pending,
                 now,
             )
             .await?;
@@ -307,17 +307,14 @@ impl Control {
             self.emit(tx, EventName::SubmissionCompleted, parties, &job.id, data).await?;
         }
         queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
-        let split = self
-            .pay_out(tx, (&job.org_id, &job.id, job.fee_bps), (&submission.org_id, &submission.worker_id))
-            .await?;
-        self.count_win(tx, job, submission, split.payout).await?;
         let parties = (&job.org_id, Some(&submission.org_id));
         let verdict = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
             "status": SubmissionStatus::Passed, "score": judgement.score });
         self.emit(tx, EventName::SubmissionCompleted, parties, &job.id, verdict.clone()).await?;
         self.emit(tx, EventName::JobResolved, parties, &job.id, verdict).await?;
-        let payout = json!({ "worker_id": submission.worker_id, "amount": split.payout, "fee": split.fee });
-        self.emit(tx, EventName::PayoutCompleted, parties, &job.id, payout).await
+        self.pay_out(tx, job, (&submission.org_id, &submission.worker_id)).await?;
+        // Earned with the verdict, also where the payout has to be tried again.
+        self.count_win(tx, job, submission, job.fee_bps.split(job.price).payout).await
     }
 
     async fn fail(

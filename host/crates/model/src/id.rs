@@ -87,6 +87,8 @@ typed_id!(/// An account in the ledger.
     AccountId, "acct", "account");
 typed_id!(/// A movement of money in the ledger.
     TransferId, "xfer", "transfer");
+typed_id!(/// What an operator has reported of the world outside.
+    ReportId, "report", "report");
 typed_id!(/// A worker's claim on a job.
     ClaimId, "claim", "claim");
 typed_id!(/// A piece of work on the queue.

@@ -7,7 +7,7 @@ words! {
         Open = "open",
         /// Its price lies in escrow; workers may claim and submit.
         Funded = "funded",
-        /// A submission passed; the escrow went to its worker and the platform.
+        /// A submission passed; the escrow goes to its worker and the platform.
         Resolved = "resolved",
         /// Its time ran out; the escrow went back to the buyer.
         Expired = "expired",
@@ -96,7 +96,7 @@ impl SubmissionStatus {
 words! {
     /// How a job's escrow stands, once the job was funded.
     EscrowStatus ("escrow status") {
-        /// It waits for a verdict, the expiry or the buyer.
+        /// It waits for a verdict, the expiry or the buyer; or, once the job is resolved, for a payout that has failed.
         Held = "held",
         /// Nothing moves it until a person has decided: its oracle keeps failing to judge, or a party disagrees.
         Disputed = "disputed",

@@ -20,7 +20,7 @@ pub use clock::{Clock, InvalidTimestamp, ManualClock, SystemClock, Timestamp};
 pub use digest::{InvalidDigest, Sha256, hex};
 pub use id::{
     AccountId, AgentId, ApiKeyId, BotId, ClaimId, EventId, HostId, InvalidId, InvocationId, JobId, OrgId,
-    PolicyId, SessionId, SigningKeyId, SubmissionId, TaskId, TransferId, UserId,
+    PolicyId, ReportId, SessionId, SigningKeyId, SubmissionId, TaskId, TransferId, UserId,
 };
 pub use job::{
     EscrowStatus, JobEvent, JobStatus, PayoutStatus, SubmissionEvent, SubmissionStatus, Visibility,

@@ -51,6 +51,8 @@ const MIGRATIONS: &[Step] = &[
     portable!(6, "logs", "0006_logs.sql"),
     portable!(7, "fair_queue", "0007_fair_queue.sql"),
     portable!(8, "market", "0008_market.sql"),
+    portable!(9, "money", "0009_money.sql"),
+    per_engine!(10, "ledger_engine", "0010_ledger_engine.sql"),
     portable!(11, "reputation", "0011_reputation.sql"),
 ];
 
@@ -263,6 +265,20 @@ impl Store {
         Ok(Session(match &self.0 {
             Pools::Sqlite { readers, .. } => Inner::Sqlite(readers.acquire().await?),
             Pools::Postgres(pool) => Inner::Postgres(pool.acquire().await?),
+        }))
+    }
+
+    /// A connection for reading, to which the database stays as it is now: what others write meanwhile is not seen.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if none becomes free in time.
+    pub async fn snapshot(&self) -> Result<Session, StoreError> {
+        Ok(Session(match &self.0 {
+            Pools::Sqlite { readers, .. } => Inner::SqliteTx(readers.begin().await?),
+            Pools::Postgres(pool) => {
+                let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                Inner::PostgresTx(pool.begin_with(begin).await?)
+            }
         }))
     }
 

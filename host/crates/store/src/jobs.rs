@@ -141,13 +141,20 @@ statements! {
     GET = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1");
     PINNED = "SELECT id, created_at, oracle_pin FROM jobs WHERE status = 'funded' AND (created_at, id) > ($1, $2)
         ORDER BY created_at, id LIMIT $3";
+    FUNDED = "SELECT COUNT(*) AS n FROM jobs WHERE status = 'funded'";
     GET_INPUT = "SELECT content FROM job_inputs WHERE job_id = $1";
     FUND = "UPDATE jobs SET status = 'funded', escrow_status = 'held', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
         WHERE id = $1 AND status = 'open'";
-    RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'released', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
+    RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'held', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
         payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded'";
     UPDATE = "UPDATE jobs SET title = $2, description = $3, rubric = $4, expiry = $5, max_submissions = $6, max_retries = $7,
         min_reputation = $8, updated_at = $9 WHERE id = $1 AND status = $10 AND status IN ('open', 'funded')";
+    PAID = "UPDATE jobs SET payout_status = 'success', payout_error = NULL, escrow_status = 'released', updated_at = $2
+        WHERE id = $1 AND status = 'resolved' AND payout_status IN ('pending', 'failed')";
+    UNPAID = "UPDATE jobs SET payout_status = 'failed', payout_error = $2, updated_at = $3
+        WHERE id = $1 AND status = 'resolved' AND payout_status IN ('pending', 'failed')";
+    EXCESS = "UPDATE jobs SET excess_refunded = $2, updated_at = $3
+        WHERE id = $1 AND status IN ('funded', 'resolved') AND excess_refunded IS NULL";
     END = "UPDATE jobs SET status = $2, refunded_amount = $3,
         escrow_status = CASE WHEN escrow_status IS NULL THEN NULL ELSE 'refunded' END, ended_at = $4, updated_at = $4
         WHERE id = $1 AND status = $5 AND status IN ('open', 'funded')";
@@ -240,6 +247,14 @@ pub async fn pinned(s: &mut Session, after: Option<&Pinned>, limit: u32) -> Resu
         })
     };
     s.all(PINNED, args![created_at, id, limit], read).await
+}
+
+/// How many jobs are funded.
+///
+/// # Errors
+/// Those of the database.
+pub async fn funded_count(s: &mut Session) -> Result<u64, StoreError> {
+    count(s, FUNDED, args![]).await
 }
 
 /// A job, which nobody else changes until the transaction ends.
@@ -380,6 +395,35 @@ pub async fn resolve(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     Ok(s.execute(RESOLVE, args![id, winner, worker, worker_org, payout, now]).await? > 0)
+}
+
+/// The payout of a resolved job has left its escrow; whether it was still to be paid.
+///
+/// # Errors
+/// Those of the database.
+pub async fn paid(s: &mut Session, id: &JobId, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(s.execute(PAID, args![id, now]).await? > 0)
+}
+
+/// The payout of a resolved job could not be made; whether it was still to be paid.
+///
+/// # Errors
+/// Those of the database.
+pub async fn unpaid(s: &mut Session, id: &JobId, why: &str, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(s.execute(UNPAID, args![id, why, now]).await? > 0)
+}
+
+/// The buyer got back what was paid above the price; whether none was given back before.
+///
+/// # Errors
+/// Those of the database.
+pub async fn excess_refunded(
+    s: &mut Session,
+    id: &JobId,
+    amount: MicroUsdc,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(s.execute(EXCESS, args![id, amount, now]).await? > 0)
 }
 
 /// `from → expired | cancelled`, where `from` is open or funded; whether it was.

@@ -66,7 +66,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         jobs::STATEMENTS,
         keys::STATEMENTS,
         kv::STATEMENTS,
-        ledger::STATEMENTS,
+        &ledger::all_statements(),
         logs::STATEMENTS,
         outbox::STATEMENTS,
         parties::STATEMENTS,
@@ -135,7 +135,8 @@ impl From<sqlx::Error> for StoreError {
             (ErrorKind::CheckViolation | ErrorKind::ForeignKeyViolation | ErrorKind::NotNullViolation, _) => {
                 Self::Refused(error)
             }
-            // SQLITE_CONSTRAINT_TRIGGER; PostgreSQL: raise_exception. The only triggers are those of the audit log.
+            // SQLITE_CONSTRAINT_TRIGGER; PostgreSQL: raise_exception. The only triggers keep the audit log and
+            // the ledger as they are.
             (_, Some("1811" | "P0001")) => Self::Refused(error),
             // SQLITE_BUSY and its kin; PostgreSQL: lock_not_available, serialization_failure, deadlock_detected.
             (_, Some("5" | "261" | "517" | "55P03" | "40001" | "40P01")) => Self::Busy(error),

@@ -143,6 +143,7 @@ arg_by_as_str!(
     SubmissionId,
     AccountId,
     TransferId,
+    ReportId,
     EventId,
     UserId,
     SessionId,

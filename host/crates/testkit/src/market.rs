@@ -77,6 +77,20 @@ impl Market {
         let _ = self.client.post("/admin/ledger/deposits", &self.operator, &deposit).await.expect(201);
     }
 
+    /// Reserves a withdrawal under a reference of its own; its id.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn withdrawal(&self, agent: &Agent, amount: &str) -> String {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let reference = format!("out-{}-{number}", agent.id);
+        let new = json!({ "agent_id": agent.id, "amount": amount, "external_reference": reference });
+        let made = self.client.post("/admin/ledger/withdrawals", &self.operator, &new).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.text_at("/withdrawal_id").to_owned()
+    }
+
     /// What an agent has; the operator's is the platform's fees.
     ///
     /// # Panics
@@ -110,6 +124,50 @@ impl Market {
     pub async fn funded(&self, more: Value) -> String {
         let job = self.post(more).await;
         let _ = self.client.post_empty(&format!("/jobs/{job}/fund"), &self.buyer.key).await.expect(200);
+        job
+    }
+
+    /// Posts a job and funds it with more than its price; its id.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn overpaid(&self, more: Value, amount: &str) -> String {
+        let job = self.post(more).await;
+        let funding = json!({ "amount": amount });
+        let _ = self.client.post(&format!("/jobs/{job}/fund"), &self.buyer.key, &funding).await.expect(200);
+        job
+    }
+
+    /// Freezes an agent's account.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn freeze(&self, agent: &Agent) {
+        let path = format!("/admin/agents/{}/freeze", agent.id);
+        let frozen =
+            self.client.post(&path, &self.operator, &json!({ "reason": "a test" })).await.expect(200);
+        assert_eq!(frozen["frozen"], true);
+    }
+
+    /// Lets an agent's account go again.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn unfreeze(&self, agent: &Agent) {
+        let path = format!("/admin/agents/{}/unfreeze", agent.id);
+        assert_eq!(self.client.post_empty(&path, &self.operator).await.expect(200)["frozen"], false);
+    }
+
+    /// A job that this worker has won while its account was frozen, as it is still: its payout has failed.
+    ///
+    /// # Panics
+    /// If a step is refused.
+    pub async fn unpaid(&self, worker: &Agent, more: Value) -> String {
+        let job = self.funded(more).await;
+        self.claim(worker, &job).await;
+        self.freeze(worker).await;
+        let submission = self.submit(worker, &job, &json!("work")).await;
+        assert_eq!(self.verdict(worker, &submission).await["status"], "passed");
         job
     }
 

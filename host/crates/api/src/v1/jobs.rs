@@ -3,8 +3,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringfence_control::{
-    ClaimView, FieldError, Invalid, JobChanges, JobError, JobView, ListJobs, NewJob, ParticipantView,
-    SortJobs, UnclaimView,
+    ClaimView, FieldError, FundedView, Invalid, JobChanges, JobError, JobView, ListJobs, NewFunding, NewJob,
+    ParticipantView, SortJobs, UnclaimView,
 };
 use ringfence_model::{AgentId, JobId, JobStatus, MicroUsdc, Visibility};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use crate::body::{NEXT_TO_NOTHING, Once, OnceBody, OptionalBody, PathOf, QueryOf};
+use crate::body::{NEXT_TO_NOTHING, Once, OnceBody, OptionalBody, OptionalOnceBody, PathOf, QueryOf};
 use crate::detached::detached;
 use crate::guard::Authenticated;
 use crate::idempotency::answer;
@@ -30,6 +30,9 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .routes(routes!(claim).layer(tiny))
         .routes(routes!(unclaim).layer(tiny))
         .routes(routes!(cancel).layer(tiny))
+        .routes(routes!(refund).layer(tiny))
+        .routes(routes!(refund_excess).layer(tiny))
+        .routes(routes!(retry_payout).layer(tiny))
 }
 
 impl From<JobError> for Problem {
@@ -72,13 +75,68 @@ impl From<JobError> for Problem {
                 "job_expired",
                 format!("The job's time was up at {expiry}. What was in escrow goes back to the buyer."),
             ),
-            JobError::InsufficientFunds { available, price } => Self::new(
+            JobError::InsufficientFunds { available, amount } => Self::new(
                 StatusCode::PAYMENT_REQUIRED,
                 "insufficient_funds",
                 format!(
-                    "The job costs {price} USDC and your balance is {available} USDC. Ask the operator to book a \
+                    "{amount} USDC are to be paid in and you can spend {available} USDC. Ask the operator to book a \
                      deposit, then fund again. Nothing was moved."
                 ),
+            ),
+            JobError::DepositTooSmall { amount, price } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "deposit_too_small",
+                format!(
+                    "The job costs {price} USDC, and `amount` is {amount} USDC. Pay the price or more, or leave \
+                     `amount` out. Nothing was moved."
+                ),
+            ),
+            JobError::AccountFrozen => Self::new(
+                StatusCode::CONFLICT,
+                "account_frozen",
+                "Your account is frozen, and nothing is paid from it. Ask the operator. Nothing was moved.",
+            ),
+            JobError::WorkerFrozen { reason } => Self::new(
+                StatusCode::CONFLICT,
+                "account_frozen",
+                format!(
+                    "The worker's account is frozen ({reason}), so the payout still fails. Unfreeze it with POST \
+                     /api/v1/admin/agents/{{agent_id}}/unfreeze, then try again. Nothing was moved."
+                ),
+            ),
+            JobError::PayoutNotFailed { payout } => Self::new(
+                StatusCode::CONFLICT,
+                "payout_not_failed",
+                match payout {
+                    Some(payout) => {
+                        format!("The payout of this job is `{payout}`: there is nothing to try again.")
+                    }
+                    None => "This job has no payout: nobody has won it.".to_owned(),
+                },
+            ),
+            JobError::NotRefunded { status } => Self::new(
+                StatusCode::CONFLICT,
+                "not_refunded",
+                match status {
+                    JobStatus::Funded => {
+                        "The job is funded: cancel it, and its escrow comes back with that. At its expiry it comes back \
+                         by itself."
+                    }
+                    JobStatus::Resolved => "The job is resolved: its escrow is the worker's and the platform's.",
+                    JobStatus::Open | JobStatus::Expired | JobStatus::Cancelled => {
+                        "Nothing was paid in for this job, so nothing comes back."
+                    }
+                },
+            ),
+            JobError::NoExcess => Self::new(
+                StatusCode::CONFLICT,
+                "no_excess",
+                "Nothing was paid in above the price of this job, so nothing comes back.",
+            ),
+            JobError::ExcessRefunded { amount } => Self::new(
+                StatusCode::CONFLICT,
+                "excess_refunded",
+                format!("The excess of {amount} USDC came back to you before, and it does so once. Nothing was moved."),
             ),
             JobError::AlreadyClaimed => {
                 Self::new(StatusCode::CONFLICT, "already_claimed", "You hold a claim on this job already: submit.")
@@ -159,7 +217,7 @@ fn wrong_status(answer: StatusCode, status: JobStatus) -> Problem {
             ("job_not_funded", "The job is not funded yet. It takes claims once its buyer has paid.")
         }
         JobStatus::Funded => ("job_funded", "The job is funded already."),
-        JobStatus::Resolved => ("job_resolved", "The job is resolved: a submission has passed and was paid."),
+        JobStatus::Resolved => ("job_resolved", "The job is resolved: a submission has passed."),
         JobStatus::Expired => ("job_expired", "The job has expired; its escrow went back to the buyer."),
         JobStatus::Cancelled => ("job_cancelled", "The job was cancelled by its buyer."),
     };
@@ -388,16 +446,18 @@ async fn input(
 
 /// Fund a job
 ///
-/// Moves the price from the buyer's balance into escrow and fixes the oracle, to the digest of its code.
+/// Moves the price from the buyer's balance into escrow and fixes the oracle, to the digest of its code. With `amount`, as much
+/// as that: what lies above the price comes back, see `refund-excess`.
 #[utoipa::path(post, path = "/jobs/{task_id}/fund", tag = "jobs", security(("token" = [])),
     params(("task_id" = String, Path, description = "`job_…`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
-    (status = 200, description = "Funded: claims are taken", body = JobView),
-    (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")),
+    request_body = Option<NewFunding>, responses(
+    (status = 200, description = "Funded: claims are taken", body = FundedView),
+    (status = 400, description = "`deposit_too_small`, `malformed_json`, `malformed_idempotency_key`", body = Problem),
     (status = 402, description = "`insufficient_funds`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
-    (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, \
+    (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, `account_frozen`, \
         `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`, `unknown_oracle`, `idempotency_key_reused`", body = Problem)
@@ -406,10 +466,11 @@ async fn fund(
     State(app): State<App>,
     Authenticated(caller): Authenticated,
     PathOf(id): PathOf<JobId>,
-    Once(once): Once,
+    OptionalOnceBody(funding, once): OptionalOnceBody<NewFunding>,
 ) -> Result<Response, Problem> {
     let control = app.control.clone();
-    let funded = detached(async move { control.fund_job(&caller, &id, once.as_ref()).await }).await?;
+    let funded =
+        detached(async move { control.fund_job(&caller, &id, funding, once.as_ref()).await }).await?;
     Ok(answer(StatusCode::OK, funded))
 }
 
@@ -499,4 +560,77 @@ async fn cancel(
     let control = app.control.clone();
     let cancelled = detached(async move { control.cancel_job(&caller, &id, once.as_ref()).await }).await?;
     Ok(answer(StatusCode::OK, cancelled))
+}
+
+/// Ask for a refund
+///
+/// For the buyer. The escrow of a job that expired or was cancelled went back at its end, in the same transaction; this moves
+/// nothing and says so: 200 with the job, as often as one asks.
+#[utoipa::path(post, path = "/jobs/{task_id}/refund", tag = "jobs", security(("token" = [])),
+    params(("task_id" = String, Path, description = "`job_…`")), responses(
+    (status = 200, description = "The escrow has gone back", body = JobView),
+    (status = 403, description = "`not_the_buyer`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`not_refunded`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`", body = Problem)
+))]
+async fn refund(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    Once(_once): Once,
+) -> Result<Json<JobView>, Problem> {
+    Ok(Json(app.control.refund_job(&caller, &id).await?))
+}
+
+/// Take back an excess
+///
+/// For the buyer of a funded job: what was paid in above the price comes back, once. At the job's end it does so by itself.
+#[utoipa::path(post, path = "/jobs/{task_id}/refund-excess", tag = "jobs", security(("token" = [])),
+    params(("task_id" = String, Path, description = "`job_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
+    (status = 200, description = "It came back", body = JobView),
+    (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
+    (status = 403, description = "`not_the_buyer`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`excess_refunded`, `no_excess`, `job_not_funded`, `job_resolved`, `job_expired`, \
+        `job_cancelled`, `idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)
+))]
+async fn refund_excess(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    Once(once): Once,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let refunded = detached(async move { control.refund_excess(&caller, &id, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::OK, refunded))
+}
+
+/// Retry a payout
+///
+/// For operators: pays the worker of a resolved job whose payout has failed, once.
+#[utoipa::path(post, path = "/admin/jobs/{task_id}/retry-payout", tag = "jobs", security(("token" = [])),
+    params(("task_id" = String, Path, description = "`job_…`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes sending again safe")), responses(
+    (status = 200, description = "Paid", body = JobView),
+    (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
+    (status = 403, description = "`operator_only`", body = Problem),
+    (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
+    (status = 409, description = "`payout_not_failed`, `account_frozen`, `idempotency_key_in_use`", body = Problem),
+    (status = 413, description = "`body_too_large`", body = Problem),
+    (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)
+))]
+async fn retry_payout(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    PathOf(id): PathOf<JobId>,
+    Once(once): Once,
+) -> Result<Response, Problem> {
+    let control = app.control.clone();
+    let paid = detached(async move { control.retry_payout(&caller, &id, once.as_ref()).await }).await?;
+    Ok(answer(StatusCode::OK, paid))
 }

@@ -4,31 +4,28 @@
 
 mod changes;
 mod claims;
+mod escrow;
 mod parties;
 mod types;
 
 use std::time::Duration;
 
-use ringfence_model::{
-    BotId, BotStatus, JobEvent, JobId, JobStatus, MicroUsdc, Sha256, Timestamp, Visibility, hex,
-};
+use ringfence_model::{BotId, BotStatus, JobId, JobStatus, Sha256, Timestamp, Visibility};
 use ringfence_store::components::ComponentKind;
 use ringfence_store::jobs::{self, Job, JobFilter};
-use ringfence_store::ledger::TransferKind;
-use ringfence_store::{Tx, bots, queue, submissions};
+use ringfence_store::{Tx, bots, submissions};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::error::Checks;
-use crate::ledger::{InsufficientFunds, Movement};
 use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
 use crate::{Answer, Caller, Control, EventName, Idempotency, Internal, Invalid, Page};
 
 pub(crate) use types::OraclePin;
 pub use types::{
-    ClaimView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewJob, OraclePinView, ParticipantView,
-    SortJobs, UnclaimView,
+    ClaimView, FundedView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewFunding, NewJob,
+    OraclePinView, ParticipantView, SortJobs, UnclaimView,
 };
 
 /// How long a job runs whose buyer sets no expiry.
@@ -170,98 +167,6 @@ impl Control {
         Ok(JobInputView(RawValue::from_string(input).map_err(Internal::from)?))
     }
 
-    /// Moves the price from the buyer's balance into the job's escrow, and fixes the oracle.
-    ///
-    /// # Errors
-    /// [`JobError::InsufficientFunds`]; [`JobError::WrongStatus`] if the job is not open.
-    pub async fn fund_job(
-        &self,
-        caller: &Caller,
-        id: &JobId,
-        once: Option<&Idempotency>,
-    ) -> Result<Answer<JobView>, JobError> {
-        self.own_job(caller, id, Action::JobsFund).await?;
-        let mut tx = self.store.begin().await?;
-        if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
-            return Ok(Answer::Replay(answer));
-        }
-        let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
-        let now = self.clock.now();
-        job.status.transition(JobEvent::Fund).map_err(|_| JobError::WrongStatus { status: job.status })?;
-        if job.expiry <= now {
-            return Err(JobError::Expired { expiry: job.expiry });
-        }
-        let oracle = self.usable_oracle(&mut tx, caller, &job.oracle_bot_id).await?;
-        let mut secret = [0; 32];
-        self.rng.fill(&mut secret);
-        let pin = OraclePin {
-            view: OraclePinView {
-                bot_id: oracle.id,
-                version: oracle.version,
-                component: oracle.component_digest,
-                config: oracle.config,
-                limits: serde_json::from_value(oracle.limits).map_err(Internal::from)?,
-            },
-            seed_secret: hex(&secret),
-        };
-
-        let account = self.agent_account(&mut tx, &job.org_id, &job.buyer_id).await?;
-        let escrow = self.escrow_account(&mut tx, &job.org_id, id).await?;
-        let movement = Movement {
-            kind: TransferKind::Fund,
-            from: &account.id,
-            to: &escrow.id,
-            amount: job.price,
-            job: Some(id),
-            subject: id.as_str(),
-        };
-        if let Err(InsufficientFunds) = self.book(&mut tx, &job.org_id, movement).await? {
-            let available = MicroUsdc::from_micros(account.balance_micros).unwrap_or(MicroUsdc::ZERO);
-            return Err(JobError::InsufficientFunds { available, price: job.price });
-        }
-        let pin = serde_json::to_value(pin).map_err(Internal::from)?;
-        if !jobs::fund(&mut tx, id, &pin, job.price, now).await? {
-            return Err(Internal::Invariant("a locked job changed its status").into());
-        }
-        let data = json!({ "amount": job.price });
-        self.emit(&mut tx, EventName::JobFunded, (&job.org_id, None), id, data).await?;
-        let view = reread(&mut tx, id).await?;
-        self.finish_once(&mut tx, caller, once, &view).await?;
-        let detail = json!({ "amount": job.price });
-        self.audit(&mut tx, caller, Action::JobsFund, Resource::Job(&job), detail).await?;
-        tx.commit().await?;
-        Ok(Answer::New(view))
-    }
-
-    /// Calls a job off; what was in escrow goes back to the buyer.
-    ///
-    /// # Errors
-    /// [`JobError::Judging`] while a submission is judged; [`JobError::WrongStatus`] once the job has ended.
-    pub async fn cancel_job(
-        &self,
-        caller: &Caller,
-        id: &JobId,
-        once: Option<&Idempotency>,
-    ) -> Result<Answer<JobView>, JobError> {
-        self.own_job(caller, id, Action::JobsCancel).await?;
-        let mut tx = self.store.begin().await?;
-        if let Some(answer) = self.begin_once::<JobError>(&mut tx, caller, once).await? {
-            return Ok(Answer::Replay(answer));
-        }
-        let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
-        job.status.transition(JobEvent::Cancel).map_err(|_| JobError::WrongStatus { status: job.status })?;
-        if submissions::judging_count(&mut tx, id).await? > 0 {
-            return Err(JobError::Judging);
-        }
-        self.end_unresolved(&mut tx, &job, JobStatus::Cancelled, EventName::JobCancelled).await?;
-        let view = reread(&mut tx, id).await?;
-        self.finish_once(&mut tx, caller, once, &view).await?;
-        let detail = json!({ "refunded_amount": view.refunded_amount });
-        self.audit(&mut tx, caller, Action::JobsCancel, Resource::Job(&job), detail).await?;
-        tx.commit().await?;
-        Ok(Answer::New(view))
-    }
-
     /// A job to which the caller may do this.
     pub(crate) async fn permitted_job(
         &self,
@@ -275,34 +180,12 @@ impl Control {
     }
 
     /// That the job is the caller's own, and the caller may do this to it. Whose a job is never changes.
-    async fn own_job(&self, caller: &Caller, id: &JobId, action: Action) -> Result<(), JobError> {
+    pub(crate) async fn own_job(&self, caller: &Caller, id: &JobId, action: Action) -> Result<(), JobError> {
         let job = self.visible_job(caller, id).await?;
         if caller.agent() != Some(&job.buyer_id) {
             return Err(JobError::NotBuyer);
         }
         Ok(self.permit(caller, action, Resource::Job(&job)).await?)
-    }
-
-    /// Ends a job that nobody won: gives the escrow back and tells of it. The job is locked and nothing is judged.
-    pub(crate) async fn end_unresolved(
-        &self,
-        tx: &mut Tx,
-        job: &Job,
-        to: JobStatus,
-        event: EventName,
-    ) -> Result<(), Internal> {
-        let refunded = match job.status {
-            JobStatus::Funded => Some(self.refund(tx, &job.org_id, &job.id, &job.buyer_id).await?),
-            _ => None,
-        };
-        if !jobs::end(tx, &job.id, to, job.status, refunded, self.clock.now()).await? {
-            return Err(Internal::Invariant("a locked job changed its status"));
-        }
-        if to == JobStatus::Expired {
-            self.count_expiry(tx, job).await?;
-        }
-        queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
-        self.emit(tx, event, (&job.org_id, None), &job.id, json!({ "refunded_amount": refunded })).await
     }
 
     /// Whether claims and submissions are taken.
@@ -318,7 +201,12 @@ impl Control {
 
     /// The oracle that a job names. It is held until the transaction ends, so that it cannot be deleted before the job can
     /// be seen.
-    async fn usable_oracle(&self, tx: &mut Tx, caller: &Caller, id: &BotId) -> Result<bots::Bot, JobError> {
+    pub(crate) async fn usable_oracle(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        id: &BotId,
+    ) -> Result<bots::Bot, JobError> {
         let oracle = bots::hold(tx, id).await?;
         let oracle = oracle.filter(|bot| bot.org_id == *caller.org() && bot.status == BotStatus::Running);
         let oracle = oracle.ok_or(JobError::NoSuchOracle)?;
@@ -346,7 +234,7 @@ fn check_expiry(checks: &mut Checks, now: Timestamp, expiry: Timestamp) {
     checks.require(expiry <= now.plus(MAX_EXPIRY), "expiry", "must lie within 366 days from now");
 }
 
-async fn reread(tx: &mut Tx, id: &JobId) -> Result<JobView, JobError> {
+pub(crate) async fn reread(tx: &mut Tx, id: &JobId) -> Result<JobView, JobError> {
     Ok(job_view(jobs::get(tx, id).await?.ok_or(JobError::NotFound)?)?)
 }
 
@@ -382,6 +270,7 @@ fn job_view(job: Job) -> Result<JobView, Internal> {
         winning_submission_id: job.winning_submission_id,
         worker_id: job.worker_id,
         payout_status: job.payout_status,
+        payout_error: job.payout_error,
         created_at: job.created_at,
         updated_at: job.updated_at,
         funded_at: job.funded_at,

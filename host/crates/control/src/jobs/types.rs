@@ -215,7 +215,7 @@ pub struct JobView {
     /// What was paid into escrow.
     #[schema(value_type = Option<String>)]
     pub deposit_amount: Option<MicroUsdc>,
-    /// `held` from the funding on; `disputed` while a person has to decide; `released` to the worker and the platform or
+    /// `held` from the funding on, also while a payout has failed; `disputed` while a person has to decide; `released` to the worker and the platform or
     /// `refunded` to the buyer at the end.
     #[schema(value_type = Option<String>)]
     pub escrow_status: Option<EscrowStatus>,
@@ -234,6 +234,8 @@ pub struct JobView {
     /// `pending`, `success`, `failed` or `skipped`, once resolved.
     #[schema(value_type = Option<String>)]
     pub payout_status: Option<PayoutStatus>,
+    /// Why the payout failed, while it has.
+    pub payout_error: Option<String>,
     /// When it was posted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -246,6 +248,25 @@ pub struct JobView {
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
+}
+
+/// What is paid in for a job.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewFunding {
+    /// How much, in USDC: the price or more; the price if absent. What lies above it comes back to the buyer.
+    #[schema(value_type = Option<String>, example = "25.00")]
+    pub amount: Option<MicroUsdc>,
+}
+
+/// A job that was just funded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FundedView {
+    /// The job.
+    #[serde(flatten)]
+    pub job: JobView,
+    /// What the buyer should know.
+    pub warnings: Vec<String>,
 }
 
 /// Which jobs to list, and how.
@@ -362,13 +383,51 @@ pub enum JobError {
         /// When.
         expiry: Timestamp,
     },
-    /// The buyer has less than the price.
-    #[error("the balance of {available} USDC does not cover the price of {price} USDC")]
+    /// The buyer has less than is to be paid in.
+    #[error("the balance of {available} USDC does not cover {amount} USDC")]
     InsufficientFunds {
-        /// What the buyer has.
+        /// What the buyer can spend.
         available: MicroUsdc,
+        /// What is to be paid in.
+        amount: MicroUsdc,
+    },
+    /// The deposit is less than the price.
+    #[error("a deposit of {amount} USDC is less than the price of {price} USDC")]
+    DepositTooSmall {
+        /// What was to be paid in.
+        amount: MicroUsdc,
         /// What the job costs.
         price: MicroUsdc,
+    },
+    /// The buyer's account is frozen.
+    #[error("the buyer's account is frozen")]
+    AccountFrozen,
+    /// The worker's account is frozen.
+    #[error("the worker's account is frozen: {reason}")]
+    WorkerFrozen {
+        /// What the operator gave as the reason.
+        reason: String,
+    },
+    /// There is no payout to be tried again.
+    #[error("the payout of this job has not failed")]
+    PayoutNotFailed {
+        /// What became of it.
+        payout: Option<PayoutStatus>,
+    },
+    /// The escrow has not gone back to the buyer.
+    #[error("nothing was refunded: the job is `{status}`")]
+    NotRefunded {
+        /// The job's state.
+        status: JobStatus,
+    },
+    /// Nothing was paid above the price.
+    #[error("nothing was paid above the price")]
+    NoExcess,
+    /// The excess was given back before.
+    #[error("{amount} USDC were given back before")]
+    ExcessRefunded {
+        /// How much it was.
+        amount: MicroUsdc,
     },
     /// The worker holds a claim already.
     #[error("the job is claimed by this worker already")]

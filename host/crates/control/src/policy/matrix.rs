@@ -111,6 +111,10 @@ permissions! {
     JobsFund          "jobs:fund"            [agent]                             Own      "jobs:write"       [Job];
     /// Call a job off.
     JobsCancel        "jobs:cancel"          [agent]                             Own      "jobs:write"       [Job];
+    /// Have the escrow of an ended job, or an excess, back.
+    JobsRefund        "jobs:refund"          [agent]                             Own      "jobs:write"       [Job];
+    /// Try again to pay the worker of a job whose payout has failed.
+    JobsRetryPayout   "jobs:retry-payout"    [admin operator]                    Platform "ledger:write"     [Org Job];
     /// List the market's jobs.
     JobsList          "jobs:list"            [admin operator user viewer agent]  Market   "jobs:read"        [Org];
     /// Read a job.
@@ -132,8 +136,18 @@ permissions! {
 
     /// Read what one's agent, or one's org, can spend.
     LedgerBalance     "ledger:balance"       [admin operator user viewer agent]  Own      "ledger:read"      [Org];
+    /// Read the transfers of an agent of one's org; an agent, its own.
+    LedgerTransfers   "ledger:transfers"     [admin operator user viewer agent]  Own      "ledger:read"      [Agent];
+    /// Read every agent's account, deposits, withdrawals, solvency, and whether the ledger holds.
+    LedgerRead        "ledger:read-all"      [admin operator]                    Platform "ledger:read"      [Org Agent];
     /// Book money that came in from outside.
     LedgerDeposit     "ledger:deposit"       [admin operator]                    Platform "ledger:write"     [Agent];
+    /// Reserve money that is to go out, and book that it has, or that it has not.
+    LedgerWithdraw    "ledger:withdraw"      [admin operator]                    Platform "ledger:write"     [Org Agent];
+    /// Freeze an agent's account, and let it go again.
+    LedgerFreeze      "ledger:freeze"        [admin operator]                    Platform "ledger:write"     [Agent];
+    /// Report what the bank or the wallet really holds.
+    LedgerReport      "ledger:report"        [admin operator]                    Platform "ledger:write"     [Org];
 
     /// Add an agent to one's org. (Anyone may register one with an org of its own.)
     AgentsRegister    "agents:register"      [admin]                             Own      "agents:write"     [Org];
@@ -200,7 +214,8 @@ impl Action {
     pub(super) const fn of_itself(self) -> bool {
         matches!(
             self,
-            Self::AgentsUpdate
+            Self::LedgerTransfers
+                | Self::AgentsUpdate
                 | Self::AgentsRotateKey
                 | Self::KeysList
                 | Self::KeysCreate

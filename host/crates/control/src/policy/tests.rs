@@ -102,7 +102,13 @@ fn an_agent_reaches_itself_and_no_other() {
     let world = World::new();
     let engine = Engine::new(&[], 0).unwrap();
     let (agent, other) = (world.agent(), AgentId::new(&world.clock, &world.rng));
-    for action in [Action::AgentsUpdate, Action::AgentsRotateKey, Action::KeysList, Action::KeysCreate] {
+    for action in [
+        Action::AgentsUpdate,
+        Action::AgentsRotateKey,
+        Action::KeysList,
+        Action::KeysCreate,
+        Action::LedgerTransfers,
+    ] {
         let own = decide(&engine, &agent, action, Resource::Agent(&world.org, &world.agent));
         assert_eq!(own, Verdict::Allowed, "{action:?}");
         let others = decide(&engine, &agent, action, Resource::Agent(&world.org, &other));

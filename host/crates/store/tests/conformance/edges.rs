@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use ringfence_model::{AccountId, JobStatus, MicroUsdc, OrgId, TransferId};
+use ringfence_model::{AccountId, JobStatus, MicroUsdc, OrgId, Timestamp, TransferId};
 use ringfence_store::jobs::{self, Job, JobFilter, JobSort};
-use ringfence_store::ledger::{self, Account, AccountKind, Posted, Transfer, TransferKind};
+use ringfence_store::ledger::{
+    self, Account, AccountKind, Posted, Transfer, TransferFilter, TransferKind, TransferPhase,
+};
 use ringfence_store::submissions::{self, Participant};
 use ringfence_store::{Store, Tx, queue};
 use ringfence_testkit::{Database, Engine, on_both_engines};
@@ -27,14 +29,10 @@ async fn accounts(fixture: &Fixture, tx: &mut Tx) -> (Account, Account) {
     let mut opened = Vec::new();
     for (kind, owner) in [(AccountKind::External, OrgId::platform().as_str()), (AccountKind::Agent, "agent")]
     {
-        let wanted = Account {
-            id: AccountId::new(&fixture.clock, &fixture.rng),
-            org_id: fixture.buyer.org_id.clone(),
-            kind,
-            owner_id: owner.to_owned(),
-            // A new account is empty, whatever is wanted: only a transfer moves money.
-            balance_micros: 1_000_000,
-        };
+        let id = AccountId::new(&fixture.clock, &fixture.rng);
+        let empty = Account::empty(id, fixture.buyer.org_id.clone(), kind, owner.to_owned());
+        // A new account is empty, whatever is wanted: only a transfer moves money.
+        let wanted = Account { balance_micros: 1_000_000, ..empty };
         let account = ledger::ensure_account(tx, &wanted).await.unwrap();
         assert_eq!(account.balance_micros, 0);
         opened.push(account);
@@ -49,6 +47,8 @@ fn transfer(fixture: &Fixture, from: &Account, to: &Account, micros: i64, once: 
         id: TransferId::new(&fixture.clock, &fixture.rng),
         org_id: from.org_id.clone(),
         kind: TransferKind::Deposit,
+        phase: TransferPhase::Whole,
+        pending_id: None,
         debit: from.id.clone(),
         credit: to.id.clone(),
         amount: MicroUsdc::from_micros(micros).unwrap(),
@@ -92,11 +92,22 @@ async fn an_account_lists_both_sides_newest_first(engine: Engine) {
             all.insert(0, movement);
         }
     }
-    for (limit, offset) in [(8, 0), (3, 2), (5, 6), (2, 9)] {
-        let page = ledger::transfers_of(&mut tx, &agent.id, limit, offset).await.unwrap();
-        let expected: Vec<_> = all.iter().skip(offset as usize).take(limit as usize).cloned().collect();
-        assert_eq!((page.items, page.total), (expected, 8), "{limit} {offset}");
+    let newest = (Timestamp::from_micros(i64::MAX), String::new());
+    for (limit, offset) in [(8, 0usize), (3, 2), (5, 6), (2, 8)] {
+        // Behind the one before the first that is wanted.
+        let before = offset.checked_sub(1).map(|last| (all[last].created_at, all[last].id.to_string()));
+        let before = before.unwrap_or_else(|| newest.clone());
+        let filter = TransferFilter { kind: None, since: fixture::start(), before, limit };
+        let found = ledger::of_account(&mut tx, &agent.id, &filter).await.unwrap();
+        let expected: Vec<_> = all.iter().skip(offset).take(limit as usize).cloned().collect();
+        assert_eq!(found, expected, "{limit} {offset}");
     }
+    let since = all[4].created_at;
+    let filter =
+        TransferFilter { kind: Some(TransferKind::Deposit), since, before: newest.clone(), limit: 9 };
+    assert_eq!(ledger::of_account(&mut tx, &agent.id, &filter).await.unwrap(), all[..5]);
+    let filter = TransferFilter { kind: Some(TransferKind::Payout), since, before: newest, limit: 9 };
+    assert_eq!(ledger::of_account(&mut tx, &agent.id, &filter).await.unwrap(), []);
     // What was booked is not refused for want of the money that has left since.
     let mut again = transfer(&fixture, &agent, &outside, 10, "other");
     assert_eq!(ledger::post(&mut tx, &again).await.unwrap(), Posted::InsufficientFunds);

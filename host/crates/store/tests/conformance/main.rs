@@ -17,6 +17,7 @@ mod keys;
 mod kv;
 mod ledger;
 mod market;
+mod pending;
 mod policies_secrets;
 mod queue;
 mod rates;
