@@ -96,7 +96,7 @@ async fn run() -> Result<(), Failure> {
         text(&funded, "deposit_amount")?,
         text(&funded, "payout")?
     );
-    println!("    its oracle is pinned to {}", short(funded.pointer("/oracle/component")));
+    println!("    its oracle is pinned to {}", short(funded.pointer("/oracles/0/component")));
 
     say("4", "The hasty worker's bot works in the sandbox, and the oracle judges its result in the sandbox");
     let refused = api.attempt(&hasty, &naive, &task).await?;

@@ -307,8 +307,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "RINGFENCE_TRUSTED_PROXIES", value_delimiter = ',', value_parser = proxies)]
     pub(crate) trusted_proxies: Vec<IpNet>,
 
-    /// Let a production host listen on an address that is not loopback without a trusted proxy: something else in front of
-    /// it speaks TLS.
+    /// Let a production host, or one in DEV_MODE, listen on an address that is not loopback without a trusted proxy: something
+    /// else in front of it speaks TLS, or nobody else can reach it.
     #[arg(long, env = "RINGFENCE_ALLOW_OPEN_BIND", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) allow_open_bind: bool,
 
@@ -331,6 +331,19 @@ pub(crate) enum Environment {
 pub(crate) enum LogFormat {
     Human,
     Json,
+}
+
+/// Settings that must not go together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// DEV_MODE, where others can come.
+    #[error(
+        "refused with DEV_MODE: RINGFENCE_LISTEN is open to other machines, and internal errors are shown to every client; \
+         listen on 127.0.0.1, switch DEV_MODE off, or set RINGFENCE_ALLOW_OPEN_BIND=true if nobody else can reach this address"
+    )]
+    OpenDevMode,
+    #[error(transparent)]
+    Production(Unsafe),
 }
 
 /// Settings that must not go together with `RINGFENCE_ENVIRONMENT=production`. All of them are told at once.
@@ -381,12 +394,12 @@ const PLACEHOLDERS: &[&str] = &[
 
 impl Serve {
     /// Whether the settings go together.
-    pub(crate) fn check(&self) -> Result<(), Unsafe> {
-        if self.environment != Environment::Production {
-            return Ok(());
-        }
+    pub(crate) fn check(&self) -> Result<(), Refused> {
         let open =
             !self.listen.ip().is_loopback() && self.trusted_proxies.is_empty() && !self.allow_open_bind;
+        if self.environment != Environment::Production {
+            return if self.dev_mode && open { Err(Refused::OpenDevMode) } else { Ok(()) };
+        }
         let given = std::env::var_os(crate::master_key::VARIABLE).is_some_and(|key| !key.is_empty());
         let dangers = [
             (self.dev_mode, Danger::DevMode),
@@ -397,7 +410,7 @@ impl Serve {
         ];
         let found: Vec<_> =
             dangers.into_iter().filter_map(|(found, danger)| found.then_some(danger)).collect();
-        if found.is_empty() { Ok(()) } else { Err(Unsafe(found)) }
+        if found.is_empty() { Ok(()) } else { Err(Refused::Production(Unsafe(found))) }
     }
 
     /// What principals and addresses may do a minute.
@@ -478,7 +491,26 @@ mod tests {
     fn dangers(arguments: &[&str]) -> Vec<Danger> {
         let all = [&["ringfence", "serve", "--environment", "production"], arguments].concat();
         let Command::Serve(serve) = Cli::try_parse_from(all).unwrap().command else { panic!("it serves") };
-        serve.check().err().map_or_else(Vec::new, |Unsafe(dangers)| dangers)
+        match serve.check() {
+            Ok(()) => Vec::new(),
+            Err(Refused::Production(Unsafe(dangers))) => dangers,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn dev_mode_is_not_for_other_machines() {
+        let refused = |arguments: &[&str]| {
+            let all = [&["ringfence", "serve"], arguments].concat();
+            let Command::Serve(serve) = Cli::try_parse_from(all).unwrap().command else {
+                panic!("it serves")
+            };
+            matches!(serve.check(), Err(Refused::OpenDevMode))
+        };
+        assert!(refused(&["--dev-mode", "--listen", "0.0.0.0:80"]));
+        assert!(!refused(&["--dev-mode", "--listen", "0.0.0.0:80", "--allow-open-bind"]));
+        assert!(!refused(&["--dev-mode"]));
+        assert!(!refused(&["--listen", "0.0.0.0:80"]), "a host that is not in DEV_MODE");
     }
 
     #[test]

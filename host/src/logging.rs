@@ -50,6 +50,26 @@ pub(crate) fn announce(format: LogFormat, address: SocketAddr) {
     let _ = writeln!(std::io::stderr(), "{said}");
 }
 
+/// Says that this is no host to trust, whatever is logged.
+pub(crate) fn warn_of_dev_mode(format: LogFormat) {
+    let said = match format {
+        LogFormat::Human => DEV_MODE,
+        LogFormat::Json => {
+            r#"{"level":"WARN","fields":{"message":"⚠️ DEV_MODE ENABLED: internal errors are shown to clients; do not hold real money here"},"target":"ringfence"}"#
+        }
+    };
+    let _ = writeln!(std::io::stderr(), "{said}");
+}
+
+const DEV_MODE: &str = "
+================================================================
+  ⚠️  DEV_MODE ENABLED
+
+  Internal errors are shown to clients.
+  Do not hold real money here. Unset DEV_MODE for anything else.
+================================================================
+";
+
 /// Panics are logged like everything else: their message may quote what the program was working on.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(log_panic));

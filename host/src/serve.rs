@@ -50,6 +50,9 @@ pub(crate) fn serve(config: Serve) -> Result<(), Failure> {
     allow_many_files();
     let filter = EnvFilter::try_new(&config.log);
     logging::start(&config, filter.map_err(doing(format!("RINGFENCE_LOG `{}`", config.log)))?);
+    if config.dev_mode {
+        logging::warn_of_dev_mode(config.log_format);
+    }
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     executor.block_on(run(config))
 }
@@ -123,11 +126,6 @@ async fn run(config: Serve) -> Result<(), Failure> {
     .map_err(doing("the database cannot be used"))?;
     if let Some(key) = operator_key {
         hand_over(&key, config.operator_key_file.as_deref())?;
-    }
-    if config.dev_mode {
-        tracing::warn!(
-            "⚠️  DEV_MODE ENABLED: internal errors are shown to clients; do not hold real money here"
-        );
     }
 
     let listener = ringfence_api::listen(config.listen);

@@ -110,6 +110,8 @@ const TABLE: &str = "
     get    /admin/ledger/check                                xxxxxx  xx     ++x        x     ?
     get    /platform/solvency                                 xxxxxx  xx     ++x        x     ?
 
+    post   /admin/jobs/{task_id}/dispute/resolve              xxxxxx  xx     ++x        x     ?
+
     post   /admin/policies                                    xxxxxx  xx     +xx        x     ?
     get    /admin/policies                                    xxxxxx  xx     ++x        x     ?
     get    /admin/policies/{policy_id}                        xxxxxx  xx     ++x        x     ?

@@ -76,6 +76,9 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
     let left = market.funded(json!({})).await;
     market.claim(&market.worker, &left).await;
     let left = format!("/jobs/{left}/unclaim");
+    let faulty = Market::deploy(client, &market.buyer, "hostile/oracle-fault", json!({})).await;
+    let disputed = format!("/admin/jobs/{}/dispute/resolve", market.disputed(&faulty, "1").await);
+    let ruling = json!({ "outcome": "refund", "reason": "It is broken." });
     let deploy = json!({
         "name": "another", "component": echo["digest"], "config": { "role": "may be a key" },
         "grants": { "http": { "hosts": ["a.test"] }, "kv": { "quota_bytes": 9 } }, "limits": { "fuel": 9_000_000 },
@@ -138,6 +141,7 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
             json!({ "amount": "1" }),
             (201, FEW_FIELDS),
         ),
+        route(("POST", "/admin/jobs/{task_id}/dispute/resolve"), operator, ruling, (200, FEW_FIELDS)),
     ];
     let things = [
         ("/jobs/{task_id}/refund-excess", overpaid.as_str()),
@@ -147,6 +151,7 @@ async fn of_the_market(market: &Market) -> Vec<Route> {
         ("{withdrawal_id}/void", &format!("{voided}/void")),
         ("/jobs/{task_id}/cancel", cancelled.as_str()),
         ("/jobs/{task_id}/unclaim", &left),
+        ("/admin/jobs/{task_id}/dispute/resolve", disputed.as_str()),
         ("{agent_id}", &market.buyer.id),
         ("{bot_id}", &bot),
         ("{name}", "token"),

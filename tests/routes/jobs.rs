@@ -270,9 +270,12 @@ async fn the_oracle_is_pinned_at_funding(engine: Engine) {
     let client = &market.client;
     let bot = format!("/bots/{}", market.oracle);
     let open = market.post(json!({})).await;
-    assert!(client.get(&format!("/jobs/{open}"), &market.worker.key).await.expect(200)["oracle"].is_null());
+    assert!(
+        client.get(&format!("/jobs/{open}"), &market.worker.key).await.expect(200)["oracles"] == json!([])
+    );
     let job = market.funded(json!({})).await;
-    let pin = client.get(&format!("/jobs/{job}"), &market.worker.key).await.expect(200)["oracle"].clone();
+    let pin = client.get(&format!("/jobs/{job}"), &market.worker.key).await.expect(200)["oracles"].clone();
+    assert_eq!((pin.as_array().unwrap().len(), pin[0]["bot_id"].as_str()), (1, Some(market.oracle.as_str())));
     assert!(!pin.to_string().contains("seed"), "{pin}");
     expect_problem(&client.delete(&bot, &market.buyer.key).await, 409, "oracle_in_use");
 
@@ -282,7 +285,7 @@ async fn the_oracle_is_pinned_at_funding(engine: Engine) {
     let swapped =
         client.patch(&bot, &market.buyer.key, &json!({ "component": fault["digest"] })).await.expect(200);
     assert_eq!(swapped["component"], fault["digest"]);
-    assert_eq!(client.get(&format!("/jobs/{job}"), &market.worker.key).await.expect(200)["oracle"], pin);
+    assert_eq!(client.get(&format!("/jobs/{job}"), &market.worker.key).await.expect(200)["oracles"], pin);
     market.claim(&market.worker, &job).await;
     let submission = market.submit(&market.worker, &job, &json!("work")).await;
     assert_eq!(market.verdict(&market.worker, &submission).await["status"], "passed");

@@ -39,6 +39,8 @@ pub(super) struct World {
 
 /// What is there from the beginning, of org A or of the operators, by its parameter's name.
 struct Things {
+    /// An oracle that fails to judge whatever it reads.
+    faulty: String,
     bot_id: String,
     invocation_id: String,
     /// Of a component that no other org has.
@@ -181,6 +183,7 @@ impl World {
                 Market::register(&self.client, "Cold").await.id
             }
             (_, "withdrawal_id") => market.withdrawal(&market.buyer, "0.01").await,
+            ("post /admin/jobs/{task_id}/dispute/resolve", _) => market.disputed(&things.faulty, "1").await,
             ("delete /keys/{key_id}", _) => new_key(market).await,
             ("delete /users/{user_id}", _) => {
                 made(&self.client, "/users", &self.root, &new_user(&self.org_a), "/user_id").await
@@ -251,6 +254,9 @@ impl World {
             }
             "post /admin/agents/{agent_id}/freeze" => json!({ "reason": "Asked for." }),
             "post /admin/ledger/reported-balance" => json!({ "amount": "1000" }),
+            "post /admin/jobs/{task_id}/dispute/resolve" => {
+                json!({ "outcome": "refund", "reason": "It is broken." })
+            }
             "post /admin/policies" => new_policy(),
             "patch /admin/policies/{policy_id}" => json!({ "description": "Still harmless." }),
             _ => return None,
@@ -266,7 +272,9 @@ impl Things {
         let common = client.upload(&buyer.key, guest("echo")).await;
         let digest = client.upload(&buyer.key, guest("hostile/trap")).await;
         let judged = claimed_job(market).await;
+        let faulty = Market::deploy(client, buyer, "hostile/oracle-fault", json!({})).await;
         Self {
+            faulty,
             bot_id,
             invocation_id: call.text_at("/invocation_id").to_owned(),
             digest: digest.text_at("/digest").to_owned(),

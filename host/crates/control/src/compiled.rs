@@ -35,7 +35,7 @@ pub async fn components_in_use(store: &Store) -> Result<Vec<Sha256>, StoreError>
         for pinned in &page {
             // One that cannot be read is the business of its evaluation.
             let pin = pinned.pin.clone().and_then(|pin| serde_json::from_value::<OraclePin>(pin).ok());
-            oldest_first.extend(pin.map(|pin| pin.view.component));
+            oldest_first.extend(pin.into_iter().flat_map(|pin| pin.oracles).map(|oracle| oracle.component));
         }
         if page.len() < PAGE as usize {
             break;

@@ -23,6 +23,10 @@ pub enum EventName {
     JobExpired,
     /// `job.cancelled`
     JobCancelled,
+    /// `job.disputed`: nothing moves it until an operator has decided.
+    JobDisputed,
+    /// `job.dispute_resolved`
+    JobDisputeResolved,
     /// `submission.created`
     SubmissionCreated,
     /// `submission.completed`: judged or closed.
@@ -46,6 +50,8 @@ impl EventName {
             Self::JobResolved => "job.resolved",
             Self::JobExpired => "job.expired",
             Self::JobCancelled => "job.cancelled",
+            Self::JobDisputed => "job.disputed",
+            Self::JobDisputeResolved => "job.dispute_resolved",
             Self::SubmissionCreated => "submission.created",
             Self::SubmissionCompleted => "submission.completed",
             Self::PayoutCompleted => "payout.completed",

@@ -13,6 +13,7 @@ mod compiled;
 mod components;
 mod error;
 mod events;
+mod guard;
 mod idempotency;
 mod jobs;
 mod kv;
@@ -70,6 +71,7 @@ pub use ledger::{
 };
 pub use limits::{Counted, LimitGroup, LimitState, Limited, RateLimits};
 pub use llm::{BadLlmSettings, LLM_TIMEOUT, LlmEndpoint, LlmSettings};
+pub use oracles::{DisputeOutcome, DisputeRuling};
 pub use policy::{
     Action, BadPolicy, Denied, NewPolicy, Permission, PolicyChanges, PolicyError, PolicyView, Reach,
     permission_table, policy_schema,

@@ -3,14 +3,16 @@
 use ringfence_model::{
     AgentId, InvocationId, JobId, JobStatus, Sha256, SubmissionId, SubmissionStatus, Timestamp,
 };
+use ringfence_store::jobs::{self, Job};
 use ringfence_store::submissions::{self, Submission};
-use ringfence_store::{Session, StoreError, invocations, jobs, parties};
+use ringfence_store::{Session, StoreError, invocations, parties};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::error::Checks;
+use crate::jobs::is_disputed;
 use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
 use crate::{
@@ -372,6 +374,6 @@ async fn submission_view(
 }
 
 /// Whether a submission can still change what becomes of its job.
-pub(crate) fn can_win(job: JobStatus, submission: SubmissionStatus) -> bool {
-    job == JobStatus::Funded && submission == SubmissionStatus::Judging
+pub(crate) fn can_win(job: &Job, submission: SubmissionStatus) -> bool {
+    job.status == JobStatus::Funded && !is_disputed(job) && submission == SubmissionStatus::Judging
 }

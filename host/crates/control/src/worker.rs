@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::jobs::is_disputed;
 use crate::retention::Progress;
 use crate::{Control, EventName, Internal};
 
@@ -399,6 +400,10 @@ impl Control {
             return Ok(Done::Lost);
         }
         if job.status.transition(JobEvent::Expire).is_err() {
+            return Ok(Done::Finished);
+        }
+        // When that is decided, the expiry is put on the queue again.
+        if is_disputed(&job) {
             return Ok(Done::Finished);
         }
         if job.expiry > self.clock.now() {

@@ -54,6 +54,7 @@ const MIGRATIONS: &[Step] = &[
     portable!(9, "money", "0009_money.sql"),
     per_engine!(10, "ledger_engine", "0010_ledger_engine.sql"),
     portable!(11, "reputation", "0011_reputation.sql"),
+    portable!(12, "evaluation", "0012_evaluation.sql"),
 ];
 
 /// The names of the files that the steps come from.

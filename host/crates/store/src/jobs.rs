@@ -41,6 +41,10 @@ pub struct Job {
     pub min_reputation: u8,
     /// Who may see it.
     pub visibility: Visibility,
+    /// The least score with which a submission passes, 0 to 100.
+    pub min_score: u8,
+    /// Whether submissions are looked through before the oracle reads them, if the buyer has said so.
+    pub guard: Option<bool>,
     /// Its state.
     pub status: JobStatus,
     /// The oracle that the buyer named.
@@ -130,13 +134,13 @@ macro_rules! columns {
         "id, org_id, buyer_id, title, description, rubric, artifact_type, price, fee_bps, expiry, max_submissions,
         max_retries, status, oracle_bot_id, oracle_pin, input_digest, deposit_amount, refunded_amount,
         winning_submission_id, worker_id, worker_org_id, payout_status, created_at, updated_at, funded_at, ended_at,
-        min_reputation, visibility, escrow_status, excess_refunded, payout_error"
+        min_reputation, visibility, escrow_status, excess_refunded, payout_error, min_score, guard"
     };
 }
 
 statements! {
     INSERT = concat!("INSERT INTO jobs (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-        $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)");
+        $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)");
     INSERT_INPUT = "INSERT INTO job_inputs (job_id, org_id, content) VALUES ($1, $2, $3)";
     GET = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1");
     PINNED = "SELECT id, created_at, oracle_pin FROM jobs WHERE status = 'funded' AND (created_at, id) > ($1, $2)
@@ -146,7 +150,7 @@ statements! {
     FUND = "UPDATE jobs SET status = 'funded', escrow_status = 'held', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
         WHERE id = $1 AND status = 'open'";
     RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'held', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
-        payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded'";
+        payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded' AND escrow_status = 'held'";
     UPDATE = "UPDATE jobs SET title = $2, description = $3, rubric = $4, expiry = $5, max_submissions = $6, max_retries = $7,
         min_reputation = $8, updated_at = $9 WHERE id = $1 AND status = $10 AND status IN ('open', 'funded')";
     PAID = "UPDATE jobs SET payout_status = 'success', payout_error = NULL, escrow_status = 'released', updated_at = $2
@@ -158,6 +162,12 @@ statements! {
     END = "UPDATE jobs SET status = $2, refunded_amount = $3,
         escrow_status = CASE WHEN escrow_status IS NULL THEN NULL ELSE 'refunded' END, ended_at = $4, updated_at = $4
         WHERE id = $1 AND status = $5 AND status IN ('open', 'funded')";
+    FAULT = "UPDATE jobs SET oracle_faults = oracle_faults + 1, updated_at = $2 WHERE id = $1 RETURNING oracle_faults";
+    NO_FAULT = "UPDATE jobs SET oracle_faults = 0 WHERE id = $1 AND oracle_faults > 0";
+    DISPUTE = "UPDATE jobs SET escrow_status = 'disputed', updated_at = $2
+        WHERE id = $1 AND status = 'funded' AND escrow_status = 'held'";
+    RESUME = "UPDATE jobs SET escrow_status = 'held', oracle_faults = 0, updated_at = $2
+        WHERE id = $1 AND status = 'funded' AND escrow_status = 'disputed'";
 }
 
 const SELECT: &str = concat!("SELECT ", columns!(), " FROM jobs");
@@ -205,6 +215,8 @@ pub async fn insert(s: &mut Session, job: &Job, input: Option<&str>) -> Result<(
         job.escrow_status.as_ref(),
         job.excess_refunded,
         job.payout_error.as_ref(),
+        u32::from(job.min_score),
+        job.guard.map(u32::from),
     ];
     s.execute(INSERT, args).await?;
     if let Some(input) = input {
@@ -444,6 +456,39 @@ pub async fn end(
     Ok(s.execute(END, args![id, to, refunded, now, from]).await? > 0)
 }
 
+/// One more submission in a row that the oracle could not judge; how many those are.
+///
+/// # Errors
+/// Those of the database.
+pub async fn fault(s: &mut Session, id: &JobId, now: Timestamp) -> Result<u32, StoreError> {
+    s.one(FAULT, args![id, now], |row| row.small("oracle_faults")).await
+}
+
+/// The oracle has judged: the row of those that it could not is over.
+///
+/// # Errors
+/// Those of the database.
+pub async fn no_fault(s: &mut Session, id: &JobId) -> Result<(), StoreError> {
+    s.execute(NO_FAULT, args![id]).await?;
+    Ok(())
+}
+
+/// The escrow of a funded job, `held → disputed`; whether it was held.
+///
+/// # Errors
+/// Those of the database.
+pub async fn dispute(s: &mut Session, id: &JobId, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(s.execute(DISPUTE, args![id, now]).await? > 0)
+}
+
+/// The escrow of a funded job, `disputed → held`, with no faults counted; whether it was disputed.
+///
+/// # Errors
+/// Those of the database.
+pub async fn resume(s: &mut Session, id: &JobId, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(s.execute(RESUME, args![id, now]).await? > 0)
+}
+
 fn read(row: &Row) -> Result<Job, StoreError> {
     let fee_bps =
         u16::try_from(row.int("fee_bps")?).map_err(|error| StoreError::corrupt("fee_bps", error))?;
@@ -463,6 +508,9 @@ fn read(row: &Row) -> Result<Job, StoreError> {
         min_reputation: u8::try_from(row.int("min_reputation")?)
             .map_err(|error| StoreError::corrupt("min_reputation", error))?,
         visibility: row.parse("visibility")?,
+        min_score: u8::try_from(row.int("min_score")?)
+            .map_err(|error| StoreError::corrupt("min_score", error))?,
+        guard: row.opt_int("guard")?.map(|guard| guard != 0),
         status: row.parse("status")?,
         oracle_bot_id: row.parse("oracle_bot_id")?,
         oracle_pin: row.opt_json("oracle_pin")?,

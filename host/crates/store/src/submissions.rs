@@ -190,6 +190,7 @@ statements! {
         invocation_id = $7, judged_at = $8 WHERE id = $1 AND status = 'judging'";
     CLOSE_ALL = "UPDATE submissions SET status = 'closed', reason = $2, judged_at = $3
         WHERE job_id = $1 AND status = 'judging' RETURNING id, worker_id, org_id";
+    BEING_JUDGED = "SELECT id FROM submissions WHERE job_id = $1 AND status = 'judging' ORDER BY created_at, id";
     JUDGING = "SELECT COUNT(*) AS n FROM submissions WHERE job_id = $1 AND status = 'judging'";
 }
 
@@ -425,6 +426,14 @@ pub async fn close_all(
 /// Those of the database.
 pub async fn judging_count(s: &mut Session, job: &JobId) -> Result<u64, StoreError> {
     count(s, JUDGING, args![job]).await
+}
+
+/// Which submissions of a job are being judged, oldest first: no more than the job takes in all.
+///
+/// # Errors
+/// Those of the database.
+pub async fn being_judged(s: &mut Session, job: &JobId) -> Result<Vec<SubmissionId>, StoreError> {
+    s.all(BEING_JUDGED, args![job], |row| row.parse("id")).await
 }
 
 fn read(row: &Row) -> Result<Submission, StoreError> {

@@ -126,6 +126,22 @@ impl Database {
         found
     }
 
+    /// How many rows there are: `queue WHERE kind = 'expire'`.
+    ///
+    /// # Panics
+    /// If the database does not say.
+    pub async fn count(&self, of: &str) -> i64 {
+        let sql = AssertSqlSafe(format!("SELECT COUNT(*) FROM {of}"));
+        let rows = if self.url.starts_with("postgres") {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await
+        } else {
+            let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await
+        };
+        rows.unwrap()
+    }
+
     /// Does to the database what a host would never do.
     ///
     /// # Errors

@@ -192,6 +192,22 @@ impl Market {
         submission.text_at("/submission_id").to_owned()
     }
 
+    /// A job of this price that is disputed, because its oracle, which is this one, fails to judge whatever it reads.
+    ///
+    /// # Panics
+    /// If it is not disputed in the end.
+    pub async fn disputed(&self, oracle: &str, price: &str) -> String {
+        let job = self.funded(json!({ "oracle": oracle, "price": price })).await;
+        self.claim(&self.worker, &job).await;
+        for attempt in 0..3 {
+            let submission = self.submit(&self.worker, &job, &json!(attempt)).await;
+            let _ = self.verdict(&self.worker, &submission).await;
+        }
+        let state = self.client.get(&format!("/jobs/{job}"), &self.buyer.key).await;
+        assert_eq!(state.text_at("/escrow_status"), "disputed");
+        job
+    }
+
     /// Waits for the verdict; the submission as its worker sees it.
     ///
     /// # Panics

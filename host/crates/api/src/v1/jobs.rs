@@ -203,6 +203,17 @@ impl From<JobError> for Problem {
                 "A submission is being judged, and its worker may have earned the price. Try again after the verdict.",
             )
             .retry_after(crate::RETRY_AFTER),
+            JobError::Disputed => Self::new(
+                StatusCode::CONFLICT,
+                "job_disputed",
+                "The job is disputed, for example because its oracle keeps failing to judge. Its escrow is held, and nothing \
+                 moves it until an operator has decided.",
+            ),
+            JobError::NotDisputed => Self::new(
+                StatusCode::CONFLICT,
+                "job_not_disputed",
+                "The job is not disputed, or the dispute was decided before. Nothing was changed.",
+            ),
             JobError::NoInput => Self::new(StatusCode::NOT_FOUND, "no_input", "The job was posted without an input."),
             JobError::Idempotency(error) => error.into(),
             JobError::Denied(denied) => denied.into(),
@@ -493,7 +504,7 @@ struct Claim {
     (status = 403, description = "`own_job`, `not_invited`, `reputation_too_low`, `other_agent`, `agent_only`",
         body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
-    (status = 409, description = "`job_not_funded`, `already_claimed`, `job_resolved`, `job_expired`, \
+    (status = 409, description = "`job_not_funded`, `already_claimed`, `job_disputed`, `job_resolved`, `job_expired`, \
         `job_cancelled`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`", body = Problem)
@@ -546,7 +557,7 @@ async fn unclaim(
     (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
-    (status = 409, description = "`submission_being_judged`, `job_resolved`, `job_expired`, `job_cancelled`, \
+    (status = 409, description = "`submission_being_judged`, `job_disputed`, `job_resolved`, `job_expired`, `job_cancelled`, \
         `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)

@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod bots;
 mod components;
+mod disputes;
 mod jobs;
 mod keys;
 mod ledger;
@@ -31,6 +32,7 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(usage::routes())
         .merge(jobs::routes(config))
         .merge(submissions::routes())
+        .merge(disputes::routes(config))
         .merge(ledger::routes(config))
         .merge(auth::routes(config))
         .merge(users::routes(config))

@@ -71,7 +71,7 @@ list_answer!(
     (status = 400, description = "`malformed_json`", body = Problem),
     (status = 403, description = "`not_claimed`, `other_agent`, `agent_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
-    (status = 409, description = "`job_not_funded`, `job_resolved`, `job_expired`, `job_cancelled`, `attempts_used`, \
+    (status = 409, description = "`job_not_funded`, `job_disputed`, `job_resolved`, `job_expired`, `job_cancelled`, `attempts_used`, \
         `submissions_used`, `oracle_unreliable`, `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)

@@ -6,7 +6,7 @@ use ringfence_store::parties;
 use serde_json::json;
 
 use super::parties::{MAX_INVITED, add};
-use super::{JobChanges, JobError, JobView, check_expiry, reread};
+use super::{JobChanges, JobError, JobView, check_expiry, is_disputed, reread};
 use crate::error::Checks;
 use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
@@ -37,6 +37,9 @@ impl Control {
         let old = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
         if !matches!(old.status, JobStatus::Open | JobStatus::Funded) {
             return Err(JobError::WrongStatus { status: old.status });
+        }
+        if is_disputed(&old) {
+            return Err(JobError::Disputed);
         }
         let now = self.clock.now();
         if old.expiry <= now {

@@ -3,10 +3,10 @@
 use ringfence_model::{EscrowStatus, JobEvent, JobId, JobStatus, MicroUsdc, OrgId, PayoutStatus, hex};
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::ledger::TransferKind;
-use ringfence_store::{Tx, queue, submissions};
+use ringfence_store::{Tx, components, queue, submissions};
 use serde_json::json;
 
-use super::{FundedView, JobError, JobView, NewFunding, OraclePin, OraclePinView, reread};
+use super::{FundedView, JobError, JobView, NewFunding, OraclePin, OraclePinView, is_disputed, reread};
 use crate::ledger::{Movement, NotMoved, Retried, excess_of};
 use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
@@ -39,14 +39,20 @@ impl Control {
         let oracle = self.usable_oracle(&mut tx, caller, &job.oracle_bot_id).await?;
         let mut secret = [0; 32];
         self.rng.fill(&mut secret);
+        let component = components::get(&mut tx, &oracle.org_id, &oracle.component_digest).await?;
+        let asks_a_model =
+            component.is_some_and(|component| component.capabilities.iter().any(|one| one == "llm"));
         let pin = OraclePin {
-            view: OraclePinView {
+            oracles: vec![OraclePinView {
                 bot_id: oracle.id,
                 version: oracle.version,
                 component: oracle.component_digest,
                 config: oracle.config,
                 limits: serde_json::from_value(oracle.limits).map_err(Internal::from)?,
-            },
+            }],
+            quorum: 1,
+            min_score: job.min_score,
+            guard: job.guard.unwrap_or(asks_a_model),
             seed_secret: hex(&secret),
         };
 
@@ -97,6 +103,9 @@ impl Control {
         }
         let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
         job.status.transition(JobEvent::Cancel).map_err(|_| JobError::WrongStatus { status: job.status })?;
+        if is_disputed(&job) {
+            return Err(JobError::Disputed);
+        }
         if submissions::judging_count(&mut tx, id).await? > 0 {
             return Err(JobError::Judging);
         }
@@ -146,6 +155,9 @@ impl Control {
         }
         if job.status != JobStatus::Funded {
             return Err(JobError::WrongStatus { status: job.status });
+        }
+        if is_disputed(&job) {
+            return Err(JobError::Disputed);
         }
         let excess = excess_of(&job)?;
         if excess == MicroUsdc::ZERO {

@@ -6,11 +6,12 @@ mod changes;
 mod claims;
 mod escrow;
 mod parties;
+mod pin;
 mod types;
 
 use std::time::Duration;
 
-use ringfence_model::{BotId, BotStatus, JobId, JobStatus, Sha256, Timestamp, Visibility};
+use ringfence_model::{BotId, BotStatus, EscrowStatus, JobId, JobStatus, Sha256, Timestamp, Visibility};
 use ringfence_store::components::ComponentKind;
 use ringfence_store::jobs::{self, Job, JobFilter};
 use ringfence_store::{Tx, bots, submissions};
@@ -22,10 +23,11 @@ use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
 use crate::{Answer, Caller, Control, EventName, Idempotency, Internal, Invalid, Page};
 
-pub(crate) use types::OraclePin;
+pub use pin::OraclePinView;
+pub(crate) use pin::{OraclePin, pin_of};
 pub use types::{
     ClaimView, FundedView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewFunding, NewJob,
-    OraclePinView, ParticipantView, SortJobs, UnclaimView,
+    ParticipantView, SortJobs, UnclaimView,
 };
 
 /// How long a job runs whose buyer sets no expiry.
@@ -77,6 +79,8 @@ impl Control {
             max_retries,
             min_reputation: new.min_reputation.unwrap_or(0),
             visibility,
+            min_score: new.min_score.unwrap_or(0),
+            guard: new.guard,
             status: JobStatus::Open,
             oracle_bot_id: new.oracle,
             oracle_pin: None,
@@ -193,6 +197,9 @@ impl Control {
         if job.status != JobStatus::Funded {
             return Err(JobError::WrongStatus { status: job.status });
         }
+        if is_disputed(job) {
+            return Err(JobError::Disputed);
+        }
         if job.expiry <= self.clock.now() {
             return Err(JobError::Expired { expiry: job.expiry });
         }
@@ -234,16 +241,19 @@ fn check_expiry(checks: &mut Checks, now: Timestamp, expiry: Timestamp) {
     checks.require(expiry <= now.plus(MAX_EXPIRY), "expiry", "must lie within 366 days from now");
 }
 
+/// Whether a person has to decide what becomes of the job. Nothing moves it until then.
+pub(crate) fn is_disputed(job: &Job) -> bool {
+    job.escrow_status == Some(EscrowStatus::Disputed)
+}
+
 pub(crate) async fn reread(tx: &mut Tx, id: &JobId) -> Result<JobView, JobError> {
     Ok(job_view(jobs::get(tx, id).await?.ok_or(JobError::NotFound)?)?)
 }
 
-pub(crate) fn pin_of(job: &Job) -> Result<Option<OraclePin>, Internal> {
-    Ok(job.oracle_pin.clone().map(serde_json::from_value).transpose()?)
-}
-
 fn job_view(job: Job) -> Result<JobView, Internal> {
-    let oracle = pin_of(&job)?.map(|pin| pin.view);
+    let pin = pin_of(&job)?;
+    let guard = pin.as_ref().map_or(job.guard, |pin| Some(pin.guard));
+    let quorum = pin.as_ref().map_or(1, |pin| pin.quorum);
     Ok(JobView {
         payout: job.fee_bps.split(job.price).payout,
         task_id: job.id,
@@ -261,7 +271,10 @@ fn job_view(job: Job) -> Result<JobView, Internal> {
         visibility: job.visibility,
         status: job.status,
         oracle_id: job.oracle_bot_id,
-        oracle,
+        oracles: pin.map(|pin| pin.oracles).unwrap_or_default(),
+        quorum,
+        min_score: job.min_score,
+        guard,
         input_digest: job.input_digest,
         deposit_amount: job.deposit_amount,
         escrow_status: job.escrow_status,

@@ -1,10 +1,7 @@
-use std::collections::BTreeMap;
-
 use ringfence_model::{
     AgentId, BotId, EscrowStatus, FeeBps, JobId, JobStatus, MicroUsdc, PayoutStatus, Sha256, SubmissionId,
     Timestamp, Visibility,
 };
-use ringfence_runtime::Limits;
 use ringfence_store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,6 +9,7 @@ use utoipa::ToSchema;
 
 pub use ringfence_store::jobs::JobSort as SortJobs;
 
+use super::OraclePinView;
 use crate::error::rules::{positive, require, text, within};
 use crate::{Denied, IdempotencyError, Internal, Invalid};
 
@@ -68,6 +66,14 @@ pub struct NewJob {
     #[garde(skip)]
     #[schema(value_type = String)]
     pub oracle: BotId,
+    /// The least score with which a submission passes, 0 to 100: below it, it fails whatever the oracle says. 0 if absent.
+    #[garde(inner(range(max = 100)))]
+    #[schema(maximum = 100)]
+    pub min_score: Option<u8>,
+    /// Whether submissions are looked through for instructions to whoever judges, and fail if they have any, before the
+    /// oracle reads them. If absent: where the oracle uses a language model.
+    #[garde(skip)]
+    pub guard: Option<bool>,
     /// The data to work on: any JSON. The workers who claim the job, and the oracle, can read it.
     #[garde(skip)]
     #[schema(value_type = Option<Value>)]
@@ -135,34 +141,6 @@ fn hundred(agents: &[AgentId], (): &()) -> garde::Result {
     require(agents.len() <= 100, "must be at most 100 agents")
 }
 
-/// What judges a job, fixed when the job is funded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct OraclePinView {
-    /// The oracle.
-    #[schema(value_type = String)]
-    pub bot_id: BotId,
-    /// Its version then.
-    pub version: u32,
-    /// Its component.
-    #[schema(value_type = String)]
-    pub component: Sha256,
-    /// Its configuration.
-    pub config: BTreeMap<String, String>,
-    /// What each evaluation may use.
-    #[schema(value_type = Object)]
-    pub limits: Limits,
-}
-
-/// The pin as it is stored: with what nobody may know before the job has ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct OraclePin {
-    #[serde(flatten)]
-    pub(crate) view: OraclePinView,
-    /// 32 bytes in hexadecimal: the oracle's randomness derives from it and from the submission, so that a worker
-    /// cannot search for a submission that is lucky.
-    pub(crate) seed_secret: String,
-}
-
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
@@ -207,8 +185,15 @@ pub struct JobView {
     /// The oracle that the buyer named.
     #[schema(value_type = String)]
     pub oracle_id: BotId,
-    /// What judges, exactly; from the funding on.
-    pub oracle: Option<OraclePinView>,
+    /// What judges, exactly; from the funding on, and empty before. For now there is one.
+    pub oracles: Vec<OraclePinView>,
+    /// How many of them have to pass a submission.
+    pub quorum: u32,
+    /// The least score with which a submission passes.
+    pub min_score: u8,
+    /// Whether submissions are looked through for instructions to whoever judges, before an oracle reads them. Before the
+    /// funding, `null` where the buyer leaves that to the oracle.
+    pub guard: Option<bool>,
     /// The digest of the job's input, if it has one.
     #[schema(value_type = Option<String>)]
     pub input_digest: Option<Sha256>,
@@ -482,6 +467,12 @@ pub enum JobError {
     /// The oracle is at work.
     #[error("a submission is being judged")]
     Judging,
+    /// A person has to decide what becomes of the job.
+    #[error("the job is disputed")]
+    Disputed,
+    /// There is nothing to decide.
+    #[error("the job is not disputed")]
+    NotDisputed,
     /// The job has no input.
     #[error("the job has no input")]
     NoInput,

@@ -134,6 +134,9 @@ permissions! {
     /// Read a submission.
     SubmissionsRead   "submissions:read"     [admin operator user viewer agent]  Market   "jobs:read"        [Submission];
 
+    /// Decide what becomes of a disputed job.
+    DisputesResolve   "disputes:resolve"     [admin operator]                    Platform "disputes:write"   [Job];
+
     /// Read what one's agent, or one's org, can spend.
     LedgerBalance     "ledger:balance"       [admin operator user viewer agent]  Own      "ledger:read"      [Org];
     /// Read the transfers of an agent of one's org; an agent, its own.

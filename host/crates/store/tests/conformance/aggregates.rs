@@ -20,6 +20,7 @@ on_both_engines!(
     components_are_an_orgs_own,
     bots_by_name_and_version,
     jobs_change_state_once,
+    an_escrow_is_disputed_and_held_again,
     jobs_are_listed,
     claims_and_attempts,
     one_submission_wins,
@@ -145,6 +146,33 @@ async fn jobs_change_state_once(engine: Engine) {
     );
     assert_eq!(jobs::get(&mut tx, &other.id).await.unwrap().unwrap().refunded_amount, Some(job.price));
     assert_eq!(jobs::input(&mut tx, &other.id).await.unwrap(), None);
+}
+
+async fn an_escrow_is_disputed_and_held_again(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let (job, open) = (f.claimed_job().await, f.job(5));
+    let mut tx = f.tx().await;
+    jobs::insert(&mut tx, &open, None).await.unwrap();
+    assert!(!jobs::dispute(&mut tx, &open.id, f.now()).await.unwrap(), "there is no escrow");
+    assert!(!jobs::resume(&mut tx, &job.id, f.now()).await.unwrap(), "it is held");
+    assert_eq!(jobs::fault(&mut tx, &job.id, f.now()).await.unwrap(), 1);
+    jobs::no_fault(&mut tx, &job.id).await.unwrap();
+    for faults in 1..=3 {
+        assert_eq!(jobs::fault(&mut tx, &job.id, f.now()).await.unwrap(), faults, "in a row");
+    }
+    assert!(jobs::dispute(&mut tx, &job.id, f.now()).await.unwrap());
+    assert!(!jobs::dispute(&mut tx, &job.id, f.now()).await.unwrap(), "once");
+    let winner = SubmissionId::new(&f.clock, &f.rng);
+    let (worker, org) = (&f.worker.id, &f.worker.org_id);
+    let paid = jobs::resolve(&mut tx, &job.id, &winner, worker, org, PayoutStatus::Success, f.now());
+    assert!(!paid.await.unwrap(), "nothing is paid from a disputed escrow");
+    let submission = f.submission(&job, 1);
+    submissions::insert(&mut tx, &submission).await.unwrap();
+    assert_eq!(submissions::being_judged(&mut tx, &job.id).await.unwrap(), [submission.id]);
+    assert!(jobs::resume(&mut tx, &job.id, f.now()).await.unwrap());
+    assert_eq!(jobs::fault(&mut tx, &job.id, f.now()).await.unwrap(), 1, "they are counted anew");
+    let held = jobs::get(&mut tx, &job.id).await.unwrap().unwrap();
+    assert_eq!(held.escrow_status, Some(EscrowStatus::Held));
 }
 
 async fn jobs_are_listed(engine: Engine) {

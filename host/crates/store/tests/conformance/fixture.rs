@@ -120,6 +120,8 @@ impl Fixture {
             max_retries: 3,
             min_reputation: 0,
             visibility: Visibility::Public,
+            min_score: 60,
+            guard: Some(true),
             status: JobStatus::Open,
             oracle_bot_id: self.oracle.id.clone(),
             oracle_pin: None,

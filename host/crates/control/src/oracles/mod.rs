@@ -3,44 +3,40 @@
 //! The oracle runs outside of any transaction. What it said is written in one transaction that first makes sure
 //! that this attempt still holds its lease: a late attempt, on this host or another, writes nothing.
 
+mod disputes;
+mod faults;
+
 use std::time::Duration;
 
 use ringfence_model::{
     InvocationId, JobEvent, PayoutStatus, Sha256, SubmissionEvent, SubmissionId, SubmissionStatus,
 };
-use ringfence_runtime::{CallError, Invocation, Limits, OracleCall, Outcome, Verdict};
+use ringfence_runtime::{CallError, Invocation, Limits, OracleCall, Outcome, Step, Verdict};
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::queue::{self, Leased};
 use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement, Submission};
 use ringfence_store::{Tx, invocations};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::bots::{lines_text, usage_row};
+use crate::guard::{self, Finding};
 use crate::jobs::{OraclePin, pin_of};
 use crate::submissions::{StepView, can_win};
 use crate::worker::{Done, TaskKind};
 use crate::{Control, EventName, Internal};
 
-/// How often an oracle may fail to judge one submission before it is given up.
-const MAX_FAULTS: u32 = 2;
+pub use disputes::{DisputeOutcome, DisputeRuling};
 
 /// How often an evaluation is tried that the host cannot bring to its end, before the worker is told.
 const MAX_ATTEMPTS: u32 = 8;
 
+/// The name of the guard's step among those of a verdict.
+const GUARD: &str = "guard";
+
 /// How long it may take until the oracle runs.
 const MAX_PREPARATION: Duration = Duration::from_secs(60);
-
-/// What stands in the place of the oracle's fault where it was the host's.
-const UNAVAILABLE: &str = "unavailable";
-
-/// What the queue keeps of an evaluation.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Payload {
-    /// How often the oracle has failed to judge.
-    faults: u32,
-}
 
 /// What the oracle was given, in the order in which its digest is taken.
 #[derive(Serialize)]
@@ -61,7 +57,7 @@ impl Control {
         let submission = submission.ok_or(Internal::Invariant("a submission vanished"))?;
         let job = jobs::get(&mut reader, &submission.job_id).await?;
         let job = job.ok_or(Internal::Invariant("a job vanished"))?;
-        if !can_win(job.status, submission.status) {
+        if !can_win(&job, submission.status) {
             return Ok(Done::Finished);
         }
         // Whatever goes wrong each time, the host's crash included: every evaluation comes to an end, or the escrow
@@ -74,6 +70,11 @@ impl Control {
         drop(reader);
         let pin = pin_of(&job)?.ok_or(Internal::Invariant("a funded job has its oracle"))?;
 
+        if pin.guard
+            && let Some(finding) = look_through(&submission).await?
+        {
+            return self.refuse(task, &submission, finding).await;
+        }
         let call = self.oracle_call(&job, &submission, &pin, input)?;
         let given = serde_json::to_vec(&OracleInput { job: &call.job, submission: &call.submission })?;
         let started_at = self.clock.now();
@@ -87,12 +88,13 @@ impl Control {
         };
         match called {
             Ok(called) => {
+                let oracle = pin.oracle()?;
                 let row = invocations::Invocation {
                     id: InvocationId::new(&*self.clock, &*self.rng),
                     org_id: job.org_id.clone(),
-                    bot_id: pin.view.bot_id.clone(),
-                    bot_version: pin.view.version,
-                    component_digest: pin.view.component,
+                    bot_id: oracle.bot_id.clone(),
+                    bot_version: oracle.version,
+                    component_digest: oracle.component,
                     submission_id: Some(submission.id.clone()),
                     outcome: called.outcome.as_str().to_owned(),
                     detail: called
@@ -106,12 +108,12 @@ impl Control {
                         .as_ref()
                         .map(|verdict| serde_json::to_vec(verdict).map(|bytes| Sha256::of(&bytes)))
                         .transpose()?,
-                    limits: serde_json::to_string(&pin.view.limits)?.into(),
+                    limits: serde_json::to_string(&oracle.limits)?.into(),
                     engine: ringfence_runtime::Runtime::engine_version().into(),
                     usage: usage_row(&called.usage),
                     started_at,
                 };
-                self.conclude(task, &submission, row, called).await
+                self.conclude(task, &submission, &pin, row, called).await
             }
             // Waiting for a slot is no attempt.
             Err(CallError::Busy { retry_after_ms }) => {
@@ -132,13 +134,14 @@ impl Control {
         input: Option<String>,
     ) -> Result<OracleCall, Internal> {
         let timeout_ms = u64::try_from(self.settings.oracle_timeout.as_millis()).unwrap_or(u64::MAX);
-        let limits = &pin.view.limits;
+        let oracle = pin.oracle()?;
+        let limits = &oracle.limits;
         let limits = Limits { wall_time_ms: limits.wall_time_ms.min(timeout_ms), ..limits.clone() };
         let submitted_at_us = u64::try_from(submission.created_at.as_micros())
             .map_err(|_| Internal::Invariant("a submission was made before 1970"))?;
         let seed = format!("{}:{}", pin.seed_secret, submission.content_digest);
         Ok(OracleCall {
-            digest: pin.view.component,
+            digest: oracle.component,
             job: ringfence_runtime::Job {
                 id: job.id.to_string(),
                 title: job.title.clone(),
@@ -157,7 +160,7 @@ impl Control {
                 submitted_at_us,
             },
             limits,
-            config: pin.view.config.clone(),
+            config: oracle.config.clone(),
             seed: *Sha256::of(seed.as_bytes()).as_bytes(),
             tenant: job.org_id.as_str().into(),
         })
@@ -168,6 +171,7 @@ impl Control {
         &self,
         task: &Leased,
         submission: &Submission,
+        pin: &OraclePin,
         row: invocations::Invocation,
         called: Invocation<Verdict>,
     ) -> Result<Done, Internal> {
@@ -181,54 +185,41 @@ impl Control {
         let row = record.call;
         match called.output {
             Some(verdict) if called.outcome == Outcome::Completed => {
+                let verdict = held_to(verdict, pin);
                 if verdict.passed {
                     records::unseal(&mut tx, &row).await?;
                 }
+                jobs::no_fault(&mut tx, &job.id).await?;
                 self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
                 queue::finish(&mut tx, &task.id, task.attempt).await?;
             }
-            _ => {
-                let payload: Payload = serde_json::from_value(task.payload.clone())?;
-                let faults = payload.faults.saturating_add(1);
-                queue::finish(&mut tx, &task.id, task.attempt).await?;
-                if faults < MAX_FAULTS {
-                    let payload = serde_json::to_value(Payload { faults })?;
-                    let (kind, now) = (TaskKind::Evaluate, self.clock.now());
-                    self.enqueue(&mut tx, kind, &job.org_id, submission.id.as_str(), now, payload).await?;
-                } else {
-                    let judgement = Judgement {
-                        score: None,
-                        reason: fault_reason(called.outcome, row.detail.as_deref()),
-                        steps: None,
-                        oracle_fault: Some(called.outcome.as_str().to_owned()),
-                        invocation_id: Some(row.id),
-                    };
-                    self.fail(&mut tx, &job, submission, judgement).await?;
-                }
-            }
+            _ => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
         }
         tx.commit().await?;
         self.ring(TaskKind::Evaluate);
         Ok(Done::Settled)
     }
 
-    /// Ends a submission whose oracle never got to judge.
-    async fn give_up(
+    /// Fails a submission that speaks to whoever judges. It counts as an attempt, and the oracle never reads it.
+    async fn refuse(
         &self,
         task: &Leased,
         submission: &Submission,
-        reason: String,
+        finding: Finding,
     ) -> Result<Done, Internal> {
         let mut tx = self.store.begin().await?;
         let job = match self.still_ours(&mut tx, task, submission).await? {
             Ok(job) => job,
             Err(done) => return Ok(done),
         };
+        let step = StepView { name: GUARD.to_owned(), passed: false, detail: finding.to_string() };
         let judgement = Judgement {
             score: None,
-            reason,
-            steps: None,
-            oracle_fault: Some(UNAVAILABLE.to_owned()),
+            reason: format!(
+                "The submission speaks to whoever judges it: {finding}. The oracle did not read it."
+            ),
+            steps: Some(serde_json::to_value([step])?),
+            oracle_fault: None,
             invocation_id: None,
         };
         self.fail(&mut tx, &job, submission, judgement).await?;
@@ -251,7 +242,7 @@ impl Control {
         }
         let current = submissions::get(tx, &submission.id).await?;
         let current = current.ok_or(Internal::Invariant("a submission vanished"))?;
-        Ok(if can_win(job.status, current.status) { Ok(job) } else { Err(Done::Finished) })
+        Ok(if can_win(&job, current.status) { Ok(job) } else { Err(Done::Finished) })
     }
 
     async fn give_verdict(
@@ -298,14 +289,7 @@ impl Control {
         if !won {
             return Err(Internal::Invariant("a locked job has two winners"));
         }
-        for closed in
-            submissions::close_all(tx, &job.id, "The job was won by another submission.", now).await?
-        {
-            let data = json!({ "submission_id": closed.id, "worker_id": closed.worker_id,
-                "status": SubmissionStatus::Closed, "score": null });
-            let parties = (&closed.org_id, Some(&job.org_id));
-            self.emit(tx, EventName::SubmissionCompleted, parties, &job.id, data).await?;
-        }
+        self.close_others(tx, job, "The job was won by another submission.").await?;
         queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
         let parties = (&job.org_id, Some(&submission.org_id));
         let verdict = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
@@ -338,14 +322,25 @@ impl Control {
     }
 }
 
-/// What the worker reads when the oracle, and not the work, was at fault.
-fn fault_reason(outcome: Outcome, detail: Option<&str>) -> String {
-    match outcome {
-        Outcome::TimedOut => "Evaluation timed out".to_owned(),
-        _ => format!(
-            "The oracle could not judge this ({}{}). This attempt does not count.",
-            outcome.as_str(),
-            detail.map(|detail| format!(": {detail}")).unwrap_or_default()
-        ),
+/// The verdict as the job takes it: with the guard's step, and without the score that the job asks for, nothing passes.
+fn held_to(mut verdict: Verdict, pin: &OraclePin) -> Verdict {
+    if pin.guard {
+        let detail = "no instructions to whoever judges were found".to_owned();
+        verdict.steps.insert(0, Step { name: GUARD.to_owned(), passed: true, detail });
     }
+    if !verdict.passed || verdict.score >= pin.min_score {
+        return verdict;
+    }
+    let reason = format!(
+        "The score of {} is below the job's least score of {}. The oracle says: {}",
+        verdict.score, pin.min_score, verdict.reason
+    );
+    Verdict { passed: false, reason, ..verdict }
+}
+
+/// Looks for what speaks to whoever judges. It takes the processor for some time, like nothing else in a worker's task.
+async fn look_through(submission: &Submission) -> Result<Option<Finding>, Internal> {
+    let content = submission.content.clone().ok_or(Internal::Invariant("a submission has its content"))?;
+    let looked = tokio::task::spawn_blocking(move || guard::look_through(&content)).await;
+    looked.map_err(|_| Internal::Invariant("the guard comes to its end"))
 }
