@@ -13,6 +13,7 @@ mod expiry;
 mod fees_and_limits;
 mod fencing;
 mod guard;
+mod histories;
 mod idempotency;
 mod listings;
 mod payouts;
