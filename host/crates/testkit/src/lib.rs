@@ -12,12 +12,14 @@
 
 mod client;
 mod database;
+mod durable_rows;
 mod host;
 mod market;
 mod people;
 
 pub use client::{Answer, Client, expect_problem, send};
 pub use database::{Database, Engine};
+pub use durable_rows::DurableRows;
 pub use host::{Host, HostOptions};
 pub use market::{Agent, Market};
 pub use people::{PASSWORD, Tokens};

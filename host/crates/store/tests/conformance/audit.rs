@@ -191,7 +191,10 @@ async fn an_entry_is_neither_changed_nor_removed(engine: Engine) {
         let refused = f.try_to_meddle(engine, sql).await;
         let refused = refused.expect_err(sql).to_string();
         let duplicate = refused.contains("duplicate key");
-        assert!(refused.contains("the audit log is append-only") || duplicate, "{sql}: {refused}");
+        // What refers to orgs, the ledger too, is kept by triggers of its own.
+        let kept =
+            refused.contains("the audit log is append-only") || refused.contains("transfers are never");
+        assert!(kept || duplicate, "{sql}: {refused}");
         let found = audit::after(&mut f.reader().await, org, 0, 9).await.unwrap();
         assert_eq!(found, written, "{sql}");
     }

@@ -177,8 +177,12 @@ async fn no_statement_looks_at_every_row(engine: Engine) {
         ["ledger::listing::OF_ACCOUNT", "ledger::listing::OF_ACCOUNT_AND_KIND", "queue::NEXT_DUE"];
     let fixture = Fixture::new(engine).await;
     for (name, sql) in ringfence_store::all_statements() {
-        let plan = plan(&fixture, sql).await;
         let name = name.trim_start_matches("ringfence_store::");
+        // To look at every row is what the check of the ledger is for.
+        if name.starts_with("ledger::check::") {
+            continue;
+        }
+        let plan = plan(&fixture, sql).await;
         uses_an_index(name, &plan);
         if !SORTED.contains(&name) {
             does_not_sort(name, &plan);
