@@ -210,7 +210,7 @@ impl Model {
     }
 
     async fn post(&mut self, buyer: usize, price: i64, chance: &Chance) -> String {
-        let fee_bps = i64::try_from([0, 1, 333, 2000, 10_000][chance.below(5)]).unwrap_or_default();
+        let fee_bps = [0_i64, 1, 333, 2000, 10_000][chance.below(5)];
         let body = json!({ "title": "A job", "rubric": "Anything goes.", "price": usdc(price), "artifact_type": "json",
             "oracle": self.oracles[buyer], "fee_bps": fee_bps, "max_retries": ATTEMPTS - 1, "max_submissions": SUBMISSIONS });
         let (taken, answer) = self.ask("/jobs", self.key(buyer), &body).await;
