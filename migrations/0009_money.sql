@@ -7,19 +7,19 @@ ALTER TABLE ledger_accounts ADD COLUMN reserved BIGINT NOT NULL DEFAULT 0
 ALTER TABLE ledger_accounts ADD COLUMN frozen_at BIGINT;
 ALTER TABLE ledger_accounts ADD COLUMN frozen_reason TEXT;
 
--- `whole`: booked at once. `pending`: reserves the amount and moves nothing. `posted` and `voided`: end a pending one, by
+-- `single`: booked at once. `pending`: reserves the amount and moves nothing. `posted` and `voided`: end a pending one, by
 -- moving the amount or by giving it free.
-ALTER TABLE ledger_transfers ADD COLUMN phase TEXT NOT NULL DEFAULT 'whole'
-    CHECK (phase IN ('whole', 'pending', 'posted', 'voided'));
+ALTER TABLE ledger_transfers ADD COLUMN phase TEXT NOT NULL DEFAULT 'single'
+    CHECK (phase IN ('single', 'pending', 'posted', 'voided'));
 -- The pending transfer that this one ends.
 ALTER TABLE ledger_transfers ADD COLUMN pending_id TEXT REFERENCES ledger_transfers (id)
-    CHECK ((pending_id IS NULL) = (phase IN ('whole', 'pending')));
+    CHECK ((pending_id IS NULL) = (phase IN ('single', 'pending')));
 
 -- A pending transfer ends once.
 CREATE UNIQUE INDEX ledger_transfers_by_pending ON ledger_transfers (pending_id) WHERE pending_id IS NOT NULL;
 -- Of each kind, money moves once for a job: one funding, one payout, one refund.
 CREATE UNIQUE INDEX ledger_transfers_once_for_job ON ledger_transfers (job_id, kind)
-    WHERE job_id IS NOT NULL AND phase IN ('whole', 'posted');
+    WHERE job_id IS NOT NULL AND phase IN ('single', 'posted');
 
 CREATE INDEX ledger_transfers_by_kind ON ledger_transfers (kind, phase, created_at, id);
 CREATE INDEX ledger_transfers_by_debit_kind ON ledger_transfers (debit_account_id, kind, created_at, id);

@@ -26,3 +26,12 @@ async fn host(engine: Engine) -> Host {
 async fn host_with(engine: Engine, options: HostOptions) -> Host {
     Host::start(env!("CARGO_BIN_EXE_ringfence"), engine, options).await
 }
+
+/// Recomputes the whole ledger, at one moment, and finds nothing wrong.
+async fn ledger_holds(host: &Host) {
+    let store = ringfence_store::Store::connect(host.database().url()).await.unwrap();
+    let mut snapshot = store.snapshot().await.unwrap();
+    assert_eq!(ringfence_store::ledger::check(&mut snapshot).await.unwrap(), []);
+    drop(snapshot);
+    store.close().await;
+}

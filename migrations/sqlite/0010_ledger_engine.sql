@@ -10,5 +10,5 @@ WHEN EXISTS (SELECT 1 FROM ledger_transfers WHERE id = NEW.id)
     OR EXISTS (SELECT 1 FROM ledger_transfers WHERE external_reference = NEW.external_reference)
     OR EXISTS (SELECT 1 FROM ledger_transfers WHERE pending_id = NEW.pending_id)
     OR EXISTS (SELECT 1 FROM ledger_transfers WHERE job_id = NEW.job_id AND kind = NEW.kind
-        AND phase IN ('whole', 'posted') AND NEW.phase IN ('whole', 'posted'))
+        AND phase IN ('single', 'posted') AND NEW.phase IN ('single', 'posted'))
 BEGIN SELECT RAISE(ABORT, 'transfers are never replaced'); END;

@@ -1,21 +1,16 @@
 //! kill −9 at the worst moments: the job ends as it would have, and nothing happens twice.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ringfence_testkit::{Engine, Host, Market, on_both_engines};
-use serde_json::json;
+use reqwest::Method;
+use ringfence_testkit::{Agent, Client, Engine, Host, Market, on_both_engines};
+use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
-use crate::host;
+use crate::{host, ledger_holds};
 
-on_both_engines!(a_crash_between_submission_and_verdict, crashes_all_along);
-
-async fn ledger_holds(host: &Host) {
-    let store = ringfence_store::Store::connect(host.database().url()).await.unwrap();
-    let mut reader = store.reader().await.unwrap();
-    assert_eq!(ringfence_store::ledger::check(&mut reader).await.unwrap(), []);
-    drop(reader);
-    store.close().await;
-}
+on_both_engines!(a_crash_between_submission_and_verdict, crashes_at_random_under_load);
 
 async fn a_crash_between_submission_and_verdict(engine: Engine) {
     let mut host = host(engine).await;
@@ -46,25 +41,88 @@ async fn a_crash_between_submission_and_verdict(engine: Engine) {
     ledger_holds(&host).await;
 }
 
-async fn crashes_all_along(engine: Engine) {
+/// Drivers at once, the jobs of each, and how often the host is killed meanwhile.
+const DRIVERS: usize = 8;
+const JOBS: usize = 6;
+const KILLS: u64 = 6;
+
+/// The host at its address of now.
+type Current = Arc<RwLock<Client>>;
+
+/// Asks until there is an answer, under one `Idempotency-Key`.
+async fn insist(host: &Current, path: &str, key: &str, body: &Value) -> (u16, Value) {
+    let begun = Instant::now();
+    loop {
+        let client = host.read().await.clone();
+        let request = client.request(Method::POST, path, key).header("idempotency-key", path).json(body);
+        let answer = async {
+            let answer = request.timeout(Duration::from_secs(20)).send().await?;
+            Ok::<_, reqwest::Error>((answer.status().as_u16(), answer.text().await?))
+        };
+        match answer.await {
+            // A database that is busy, or the first request, which still holds the key.
+            Ok((503, _)) => {}
+            Ok((409, text)) if text.contains("idempotency_key_in_use") => {}
+            Ok((status, text)) => return (status, serde_json::from_str(&text).unwrap_or(Value::Null)),
+            Err(_) => {}
+        }
+        assert!(begun.elapsed() < Duration::from_secs(90), "{path} is not answered");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Funds, claims and submits, one job after the other.
+async fn drive(host: Current, buyer: Agent, worker: Agent, jobs: Vec<String>) {
+    for job in jobs {
+        let (status, funded) = insist(&host, &format!("/jobs/{job}/fund"), &buyer.key, &json!({})).await;
+        assert_eq!(status, 200, "{funded}");
+        let (status, claim) = insist(&host, &format!("/jobs/{job}/claim"), &worker.key, &json!({})).await;
+        assert!(status == 201 || claim["code"] == "already_claimed", "{claim}");
+        let (status, made) =
+            insist(&host, &format!("/jobs/{job}/submit"), &worker.key, &json!({ "content": job })).await;
+        assert_eq!(status, 202, "{made}");
+    }
+}
+
+async fn crashes_at_random_under_load(engine: Engine) {
     let mut host = host(engine).await;
-    let mut market = Market::new(&host, "hostile/oracle-accept").await;
-    let mut submissions = Vec::new();
-    for round in 0..6u64 {
-        let job = market.funded(json!({ "price": "5" })).await;
-        market.claim(&market.worker, &job).await;
-        submissions.push(market.submit(&market.worker, &job, &json!(round)).await);
-        // A different moment each time: before, while and after the verdict is written.
-        tokio::time::sleep(Duration::from_millis(round * 4)).await;
+    let market = Market::new(&host, "hostile/oracle-accept").await;
+    let mut drivers = Vec::new();
+    let (current, mut all) = (Arc::new(RwLock::new(host.client())), Vec::new());
+    for number in 0..DRIVERS {
+        let worker = Market::register(&market.client, &format!("Worker {number}")).await;
+        let mut jobs = Vec::new();
+        for _ in 0..JOBS {
+            jobs.push(market.post(json!({ "price": "0.1" })).await);
+        }
+        all.extend(jobs.clone());
+        drivers.push(tokio::spawn(drive(Arc::clone(&current), market.buyer.clone(), worker, jobs)));
+    }
+    // Not at the same moments each time: the load itself sees to that.
+    for number in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(150 + number * 70)).await;
         host.kill();
         host.restart().await;
-        market.client = host.client();
+        *current.write().await = host.client();
     }
-    for submission in &submissions {
-        assert_eq!(market.verdict(&market.worker, submission).await["status"], "passed");
+    for driver in drivers {
+        driver.await.unwrap();
     }
-    assert_eq!(market.balance(&market.worker.key).await, "24.000000", "6 × 4");
-    assert_eq!(market.balance(&market.operator).await, "6.000000", "6 × 1");
-    assert_eq!(market.balance(&market.buyer.key).await, "70.000000");
+    let client = host.client();
+    for job in &all {
+        let begun = Instant::now();
+        loop {
+            let found = client.get(&format!("/jobs/{job}"), &market.buyer.key).await.expect(200);
+            if found["status"] == "resolved" {
+                assert_eq!(found["payout_status"], "success", "{found}");
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{found}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let balance = async |key: &str| client.get("/ledger/balance", key).await.text_at("/available").to_owned();
+    assert_eq!(balance(&market.buyer.key).await, "95.200000", "48 jobs of 0.1, each paid once");
+    assert_eq!(balance(&market.operator).await, "0.960000");
     ledger_holds(&host).await;
 }

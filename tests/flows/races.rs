@@ -1,29 +1,58 @@
 //! Many at once: one winner, one payout.
 
-use ringfence_testkit::{Agent, Engine, Market, on_both_engines};
+use std::time::{Duration, Instant};
+
+use ringfence_testkit::{Agent, Answer, Engine, Market, on_both_engines};
 use serde_json::json;
 
-use crate::host;
+use crate::{host, ledger_holds};
 
-on_both_engines!(of_many_that_pass_one_wins, equal_claims_count_once);
+on_both_engines!(
+    of_a_hundred_that_pass_one_wins,
+    a_hundred_submissions_against_cancel_and_expiry,
+    the_last_submission_is_taken_once,
+    equal_claims_count_once
+);
 
-async fn of_many_that_pass_one_wins(engine: Engine) {
+/// Workers who have claimed a job.
+async fn crowd(market: &Market, job: &str, number: usize) -> Vec<Agent> {
+    let workers = (0..number).map(|number| async move {
+        let worker = Market::register(&market.client, &format!("Worker {number}")).await;
+        market.claim(&worker, job).await;
+        worker
+    });
+    futures::future::join_all(workers).await
+}
+
+/// All hand in at once; what they are answered.
+async fn all_submit(market: &Market, workers: &[Agent], job: &str) -> Vec<Answer> {
+    let path = format!("/jobs/{job}/submit");
+    let path = &path;
+    futures::future::join_all(workers.iter().map(|worker| async move {
+        market.client.post(path, &worker.key, &json!({ "content": worker.id })).await
+    }))
+    .await
+}
+
+/// What was paid to whom, after everything has ended: how many of the workers, and the platform's fees.
+async fn paid(market: &Market, workers: &[Agent]) -> (usize, String) {
+    let mut paid = 0;
+    for worker in workers {
+        match market.balance(&worker.key).await.as_str() {
+            "8.000000" => paid += 1,
+            other => assert_eq!(other, "0.000000"),
+        }
+    }
+    (paid, market.balance(&market.operator).await)
+}
+
+async fn of_a_hundred_that_pass_one_wins(engine: Engine) {
     let host = host(engine).await;
     let market = Market::new(&host, "hostile/oracle-accept").await;
     let job = market.funded(json!({ "max_submissions": 100 })).await;
-    let mut workers: Vec<Agent> = Vec::new();
-    for number in 0..20 {
-        let worker = Market::register(&market.client, &format!("Worker {number}")).await;
-        market.claim(&worker, &job).await;
-        workers.push(worker);
-    }
+    let workers = crowd(&market, &job, 100).await;
+    let answers = all_submit(&market, &workers, &job).await;
     // Some find the job won already: that is an answer, too.
-    let answers = futures::future::join_all(workers.iter().map(|worker| {
-        let client = market.client.clone();
-        let path = format!("/jobs/{job}/submit");
-        async move { client.post(&path, &worker.key, &json!({ "content": worker.id })).await }
-    }))
-    .await;
     let mut passed = 0;
     for (worker, answer) in workers.iter().zip(&answers) {
         if answer.status == 409 {
@@ -40,15 +69,78 @@ async fn of_many_that_pass_one_wins(engine: Engine) {
         }
     }
     assert_eq!(passed, 1);
-    let mut paid = 0;
-    for worker in &workers {
-        match market.balance(&worker.key).await.as_str() {
-            "8.000000" => paid += 1,
-            other => assert_eq!(other, "0.000000"),
+    assert_eq!(paid(&market, &workers).await, (1, "2.000000".to_owned()));
+    ledger_holds(&host).await;
+}
+
+/// While a hundred submissions pass, the buyer calls the job off and its time runs out: it ends in one of the three ways, and
+/// its money goes one way.
+async fn a_hundred_submissions_against_cancel_and_expiry(engine: Engine) {
+    let host = host(engine).await;
+    let market = Market::new(&host, "hostile/oracle-accept").await;
+    let mut ends = Vec::new();
+    for first in ["nothing", "cancel", "expiry"] {
+        let job = market.funded(json!({ "max_submissions": 100 })).await;
+        let workers = crowd(&market, &job, 33).await;
+        let before = (market.balance(&market.buyer.key).await, market.balance(&market.operator).await);
+        let cancel = async || {
+            let path = format!("/jobs/{job}/cancel");
+            let asked = (0..5).map(|_| market.client.post_empty(&path, &market.buyer.key));
+            let taken = futures::future::join_all(asked).await;
+            assert!(taken.iter().all(|answer| matches!(answer.status, 200 | 409)), "{taken:?}");
+            taken.iter().filter(|answer| answer.status == 200).count()
+        };
+        let expire = async || {
+            for sql in [
+                format!("UPDATE jobs SET expiry = created_at + 1 WHERE id = '{job}'"),
+                format!("UPDATE queue SET run_at = 1 WHERE kind = 'expire' AND subject_id = '{job}'"),
+            ] {
+                host.database().meddle(&sql).await.unwrap();
+            }
+        };
+        let mut cancelled = 0;
+        match first {
+            "cancel" => cancelled += cancel().await,
+            "expiry" => expire().await,
+            _ => {}
         }
+        let (answers, more, ()) = tokio::join!(all_submit(&market, &workers, &job), cancel(), expire());
+        assert!(answers.iter().all(|answer| matches!(answer.status, 202 | 409)), "{answers:?}");
+        cancelled += more;
+        let begun = Instant::now();
+        let ended = loop {
+            let found = market.client.get(&format!("/jobs/{job}"), &market.buyer.key).await.expect(200);
+            if found["status"] != "funded" {
+                break found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{found}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let won = ended["status"] == "resolved";
+        assert_eq!(cancelled, usize::from(ended["status"] == "cancelled"), "{ended}");
+        let (number, fees) = paid(&market, &workers).await;
+        assert_eq!(number, usize::from(won), "{ended}");
+        assert_eq!(fees != before.1, won, "{ended}");
+        assert_eq!(market.balance(&market.buyer.key).await != before.0, !won, "{ended}");
+        assert_eq!(ended["escrow_status"], if won { "released" } else { "refunded" });
+        ends.push(ended["status"].clone());
+        ledger_holds(&host).await;
     }
-    assert_eq!(paid, 1);
-    assert_eq!(market.balance(&market.operator).await, "2.000000");
+    assert!(ends[1] == "cancelled" && ends[2] != "resolved", "{ends:?}");
+}
+
+async fn the_last_submission_is_taken_once(engine: Engine) {
+    let host = host(engine).await;
+    let market = Market::new(&host, "hostile/oracle-accept").await;
+    let job = market.funded(json!({ "max_submissions": 1 })).await;
+    let workers = crowd(&market, &job, 10).await;
+    let answers = all_submit(&market, &workers, &job).await;
+    let taken = answers.iter().filter(|answer| answer.status == 202).count();
+    assert_eq!(taken, 1, "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| answer.status == 202 || answer.body["code"] == "job_full"),
+        "{answers:?}"
+    );
 }
 
 async fn equal_claims_count_once(engine: Engine) {

@@ -3,8 +3,7 @@
 use ringfence_testkit::{Engine, Host, HostOptions, Market, on_both_engines};
 use serde_json::{Value, json};
 
-use super::payouts::ledger_holds;
-use crate::host_with;
+use crate::{host_with, ledger_holds};
 
 on_both_engines!(
     g06_a_retry_with_a_crash_at_every_point_pays_once,

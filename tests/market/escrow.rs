@@ -3,8 +3,8 @@
 use ringfence_testkit::{Answer, Engine, Market, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
-use super::payouts::{job, ledger_holds};
-use crate::host;
+use super::payouts::job;
+use crate::{host, ledger_holds};
 
 on_both_engines!(
     g22_a_deposit_above_the_price_is_recorded_and_warned_of,

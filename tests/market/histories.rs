@@ -10,8 +10,7 @@ use ringfence_model::{MicroUsdc, Rng as _, SeededRng, SystemRng};
 use ringfence_testkit::{Agent, Client, Engine, Market, on_both_engines};
 use serde_json::{Value, json};
 
-use super::payouts::ledger_holds;
-use crate::host;
+use crate::{host, ledger_holds};
 
 on_both_engines!(a_history_is_as_the_model_says, eight_histories_at_once_keep_the_ledger);
 

@@ -3,7 +3,7 @@
 use ringfence_testkit::{Engine, Host, Market, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
-use crate::host;
+use crate::{host, ledger_holds};
 
 on_both_engines!(
     g06_a_payout_succeeds,
@@ -17,15 +17,6 @@ on_both_engines!(
 );
 
 const ORACLE: &str = "hostile/oracle-accept";
-
-/// That every balance is what its transfers come to, and whatever else must hold of the ledger.
-pub(super) async fn ledger_holds(host: &Host) {
-    let store = ringfence_store::Store::connect(host.database().url()).await.unwrap();
-    let mut snapshot = store.snapshot().await.unwrap();
-    assert_eq!(ringfence_store::ledger::check(&mut snapshot).await.unwrap(), []);
-    drop(snapshot);
-    store.close().await;
-}
 
 /// The job, as its buyer sees it.
 pub(super) async fn job(market: &Market, id: &str) -> Value {

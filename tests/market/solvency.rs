@@ -3,8 +3,8 @@
 use ringfence_testkit::{Engine, Host, Market, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
-use super::payouts::{ledger_holds, won};
-use crate::host;
+use super::payouts::won;
+use crate::{host, ledger_holds};
 
 on_both_engines!(
     g21_solvency_is_what_the_ledger_says,

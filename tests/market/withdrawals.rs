@@ -3,8 +3,8 @@
 use ringfence_testkit::{Answer, Engine, Market, expect_problem, on_both_engines};
 use serde_json::{Value, json};
 
-use super::payouts::{ledger_holds, won};
-use crate::host;
+use super::payouts::won;
+use crate::{host, ledger_holds};
 
 on_both_engines!(
     m19_a_withdrawal_is_reserved_and_posted,
@@ -232,7 +232,7 @@ fn micros(amount: &Value) -> i64 {
 
 /// What the transfers that move money come to.
 fn sum(transfers: &[Value]) -> i64 {
-    let moved = transfers.iter().filter(|one| one["phase"] == "whole" || one["phase"] == "posted");
+    let moved = transfers.iter().filter(|one| one["phase"] == "single" || one["phase"] == "posted");
     moved.map(|one| micros(&one["amount"]) * if one["direction"] == "in" { 1 } else { -1 }).sum()
 }
 

@@ -78,7 +78,7 @@ impl Control {
             id: TransferId::new(&*self.clock, &*self.rng),
             org_id: agent.org_id.clone(),
             kind: TransferKind::Deposit,
-            phase: TransferPhase::Whole,
+            phase: TransferPhase::Single,
             pending_id: None,
             debit: outside.id,
             credit: account.id,
@@ -124,7 +124,7 @@ impl Control {
         limit: u32,
         page_token: Option<&str>,
     ) -> Result<(Vec<DepositView>, Option<String>), LedgerError> {
-        let kind = (TransferKind::Deposit, TransferPhase::Whole);
+        let kind = (TransferKind::Deposit, TransferPhase::Single);
         let (found, next) = self.operations(caller, kind, limit, page_token).await?;
         Ok((found.into_iter().map(view).collect(), next))
     }

@@ -214,7 +214,7 @@ impl Control {
             id: TransferId::new(&*self.clock, &*self.rng),
             org_id: org.clone(),
             kind: movement.kind,
-            phase: TransferPhase::Whole,
+            phase: TransferPhase::Single,
             pending_id: None,
             debit: movement.from.clone(),
             credit: movement.to.clone(),

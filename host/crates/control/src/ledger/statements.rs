@@ -41,9 +41,9 @@ pub struct TransferView {
     /// `deposit`, `withdrawal`, `fund`, `payout`, `fee`, `refund` or `excess`.
     #[schema(value_type = String, example = "payout")]
     pub kind: TransferKind,
-    /// `whole`: it moved the amount. `pending`: it reserved it. `posted`, `voided`: it ended a pending one, by moving the
+    /// `single`: it moved the amount. `pending`: it reserved it. `posted`, `voided`: it ended a pending one, by moving the
     /// amount or by giving it free.
-    #[schema(value_type = String, example = "whole")]
+    #[schema(value_type = String, example = "single")]
     pub phase: TransferPhase,
     /// The pending transfer that it ended.
     #[schema(value_type = Option<String>)]

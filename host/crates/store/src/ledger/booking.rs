@@ -54,7 +54,7 @@ statements! {
 /// amount is nothing, or both accounts are one; [`StoreError::Corrupt`] if an account is missing or its balance would not
 /// fit.
 pub async fn post(tx: &mut Tx, transfer: &Transfer) -> Result<Posted, StoreError> {
-    book(tx, transfer, TransferPhase::Whole).await
+    book(tx, transfer, TransferPhase::Single).await
 }
 
 /// The first of two phases: reserves the amount on the paying account, once. Its `phase` and `pending_id` are not read.
@@ -184,7 +184,7 @@ fn is_frozen(kind: TransferKind, phase: TransferPhase, debit: &Account, credit: 
     match (kind, phase) {
         (_, TransferPhase::Voided) => false,
         (TransferKind::Fund | TransferKind::Withdrawal, _) => debit.frozen.is_some(),
-        (TransferKind::Payout, TransferPhase::Whole | TransferPhase::Posted) => credit.frozen.is_some(),
+        (TransferKind::Payout, TransferPhase::Single | TransferPhase::Posted) => credit.frozen.is_some(),
         _ => false,
     }
 }

@@ -86,14 +86,14 @@ statements! {
     JOBS = "SELECT COUNT(*) AS n FROM jobs";
     BALANCES = "SELECT id, recorded, computed FROM (SELECT a.id, a.balance AS recorded, CAST(
             COALESCE((SELECT SUM(t.amount) FROM ledger_transfers t
-                WHERE t.credit_account_id = a.id AND t.phase IN ('whole', 'posted')), 0)
+                WHERE t.credit_account_id = a.id AND t.phase IN ('single', 'posted')), 0)
             - COALESCE((SELECT SUM(t.amount) FROM ledger_transfers t
-                WHERE t.debit_account_id = a.id AND t.phase IN ('whole', 'posted')), 0)
+                WHERE t.debit_account_id = a.id AND t.phase IN ('single', 'posted')), 0)
         AS BIGINT) AS computed FROM ledger_accounts a) AS accounts
         WHERE recorded <> computed ORDER BY id LIMIT 100";
     RESERVES = "SELECT id, recorded, computed FROM (SELECT a.id, a.reserved AS recorded, CAST(
             COALESCE((SELECT SUM(CASE WHEN t.phase = 'pending' THEN t.amount ELSE 0 - t.amount END)
-                FROM ledger_transfers t WHERE t.debit_account_id = a.id AND t.phase <> 'whole'), 0)
+                FROM ledger_transfers t WHERE t.debit_account_id = a.id AND t.phase <> 'single'), 0)
         AS BIGINT) AS computed FROM ledger_accounts a) AS accounts
         WHERE recorded <> computed ORDER BY id LIMIT 100";
     SUM = "SELECT CAST(COALESCE(SUM(balance), 0) AS BIGINT) AS total FROM ledger_accounts";
@@ -106,7 +106,7 @@ statements! {
         FROM jobs j LEFT JOIN ledger_accounts a ON a.kind = 'escrow' AND a.owner_id = j.id) AS escrows
         WHERE held <> expected OR reserved <> kept ORDER BY id LIMIT 100";
     REPEATED = "SELECT job_id, kind, COUNT(*) AS times FROM ledger_transfers
-        WHERE job_id IS NOT NULL AND phase IN ('whole', 'posted') GROUP BY job_id, kind HAVING COUNT(*) > 1
+        WHERE job_id IS NOT NULL AND phase IN ('single', 'posted') GROUP BY job_id, kind HAVING COUNT(*) > 1
         ORDER BY job_id, kind LIMIT 100";
     UNFIT = "SELECT e.id FROM ledger_transfers e JOIN ledger_transfers p ON p.id = e.pending_id
         WHERE e.pending_id IS NOT NULL AND (p.phase <> 'pending' OR p.amount <> e.amount OR p.kind <> e.kind

@@ -78,7 +78,7 @@ statements! {
     OF_ACCOUNT = of_account!("");
     OF_ACCOUNT_AND_KIND = of_account!(" AND kind = $6");
     OF_JOB = concat!("SELECT ", transfer_columns!(), " FROM ledger_transfers WHERE job_id = $1");
-    OPERATION = operations!("p.id = $1 AND p.kind = $2 AND p.phase IN ('whole', 'pending')");
+    OPERATION = operations!("p.id = $1 AND p.kind = $2 AND p.phase IN ('single', 'pending')");
     OPERATIONS = operations!("p.kind = $1 AND p.phase = $2 AND (p.created_at, p.id) < ($3, $4)
             ORDER BY p.created_at DESC, p.id DESC LIMIT $5");
 }
@@ -133,7 +133,7 @@ pub async fn operation(
     s.optional(OPERATION, args![id, kind.as_str()], read_operation).await
 }
 
-/// Deposits (`whole`) or withdrawals (`pending`), newest first, before a place in their order.
+/// Deposits (`single`) or withdrawals (`pending`), newest first, before a place in their order.
 ///
 /// # Errors
 /// Those of the database.

@@ -63,7 +63,7 @@ words! {
     /// What a transfer does. It does so when it is inserted, and never again.
     TransferPhase ("transfer phase") {
         /// Moves the amount.
-        Whole = "whole",
+        Single = "single",
         /// Reserves the amount on the paying account.
         Pending = "pending",
         /// Ends a pending one: moves what that reserved.

@@ -47,7 +47,7 @@ fn transfer(fixture: &Fixture, from: &Account, to: &Account, micros: i64, once: 
         id: TransferId::new(&fixture.clock, &fixture.rng),
         org_id: from.org_id.clone(),
         kind: TransferKind::Deposit,
-        phase: TransferPhase::Whole,
+        phase: TransferPhase::Single,
         pending_id: None,
         debit: from.id.clone(),
         credit: to.id.clone(),

@@ -30,7 +30,7 @@ pub(crate) fn transfer(fixture: &Fixture, from: &Account, to: &Account, amount: 
         id: TransferId::new(&fixture.clock, &fixture.rng),
         org_id: fixture.buyer.org_id.clone(),
         kind: TransferKind::Fund,
-        phase: TransferPhase::Whole,
+        phase: TransferPhase::Single,
         pending_id: None,
         debit: from.id.clone(),
         credit: to.id.clone(),

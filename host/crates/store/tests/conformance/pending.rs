@@ -92,7 +92,7 @@ async fn a_pending_transfer_ends_once(engine: Engine) {
         holds(&fixture).await;
     }
     // What was booked at once is not pending.
-    let whole = transfer(&fixture, &accounts[0], &accounts[1], 1, "whole");
+    let whole = transfer(&fixture, &accounts[0], &accounts[1], 1, "single");
     let mut tx = fixture.tx().await;
     assert_eq!(ledger::post(&mut tx, &whole).await.unwrap(), Posted::Posted);
     assert!(ledger::post_pending(&mut tx, &whole, id(&fixture), fixture.now()).await.is_err());
@@ -195,9 +195,9 @@ async fn the_database_itself_refuses(engine: Engine) {
         "UPDATE ledger_accounts SET balance = -1 WHERE kind = 'escrow'".to_owned(),
         another("kind", "'voided'", &this, none),
         another("kind", "'posted'", none, none),
-        another("kind", "'whole'", &this, none),
+        another("kind", "'single'", &this, none),
         another("kind", "'done'", none, none),
-        another("'payout'", "'whole'", none, &paid),
+        another("'payout'", "'single'", none, &paid),
     ];
     for sql in refused {
         let done = fixture.try_to_meddle(engine, sql.clone().leak()).await;
