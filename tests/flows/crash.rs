@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use ringfence_testkit::{Agent, Client, Engine, Host, Market, on_both_engines};
+use ringfence_testkit::{Agent, Client, Engine, Market, on_both_engines};
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
