@@ -87,7 +87,9 @@ async fn a_hundred_submissions_against_cancel_and_expiry(engine: Engine) {
             let path = format!("/jobs/{job}/cancel");
             let asked = (0..5).map(|_| market.client.post_empty(&path, &market.buyer.key));
             let taken = futures::future::join_all(asked).await;
-            assert!(taken.iter().all(|answer| matches!(answer.status, 200 | 409)), "{taken:?}");
+            for answer in &taken {
+                assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
+            }
             taken.iter().filter(|answer| answer.status == 200).count()
         };
         let expire = async || {
@@ -105,7 +107,9 @@ async fn a_hundred_submissions_against_cancel_and_expiry(engine: Engine) {
             _ => {}
         }
         let (answers, more, ()) = tokio::join!(all_submit(&market, &workers, &job), cancel(), expire());
-        assert!(answers.iter().all(|answer| matches!(answer.status, 202 | 409)), "{answers:?}");
+        for answer in &answers {
+            assert!(matches!(answer.status, 202 | 409), "{}", answer.text);
+        }
         cancelled += more;
         let begun = Instant::now();
         let ended = loop {
@@ -136,7 +140,7 @@ async fn the_last_submission_is_taken_once(engine: Engine) {
     let workers = crowd(&market, &job, 10).await;
     let answers = all_submit(&market, &workers, &job).await;
     let taken = answers.iter().filter(|answer| answer.status == 202).count();
-    assert_eq!(taken, 1, "{answers:?}");
+    assert_eq!(taken, 1);
     assert!(
         answers.iter().all(|answer| answer.status == 202 || answer.body["code"] == "job_full"),
         "{answers:?}"

@@ -229,6 +229,30 @@ async fn a_body_that_is_refused_half_way_does_not_lose_the_refusal() {
 }
 
 #[tokio::test]
+async fn a_connection_outlives_the_refusal_of_a_large_body() {
+    let host = host(Engine::Sqlite).await;
+    let mut stream = connect(&host).await;
+    for _ in 0..3 {
+        // Without a key it is refused before any of the body is there.
+        let head = "POST /api/v1/components HTTP/1.1\r\nHost: here\r\nContent-Type: application/wasm\r\nContent-Length: 300000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+        stream.write_all(&[0; 300_000]).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert_ne!(
+                stream.read_buf(&mut answer).await.unwrap(),
+                0,
+                "{}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&answer));
+        assert!(is_served(&mut stream).await);
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_http_is_refused() {
     let host = host(Engine::Sqlite).await;
     for garbage in [

@@ -8,6 +8,7 @@ mod detached;
 mod docs;
 mod guard;
 mod idempotency;
+mod linger;
 mod list;
 mod problem;
 mod serve;
@@ -135,11 +136,12 @@ pub async fn serve(
 
 /// What every request passes, and what every answer carries: the request id inside a problem, and the warning of development
 /// mode.
-async fn pass(State(app): State<App>, mut request: Request, next: Next) -> Response {
+async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request
         .extensions()
         .get::<RequestId>()
         .and_then(|id| id.header_value().to_str().ok().map(str::to_owned));
+    let mut request = linger::linger(request);
     // Routes that take less, or more, say so themselves.
     DefaultBodyLimit::max(app.config.max_body_bytes).apply(&mut request);
     let mut response = if is_too_long(request.uri()) {

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::body::BodyDataStream;
 use axum::extract::Request;
@@ -22,9 +21,6 @@ const LARGEST_OF_AN_ORG: usize = 2;
 
 /// How many bytes say what a body is.
 const HEADER_BYTES: usize = 8;
-
-/// How long the rest of a refused upload is let come, and forgotten.
-const REFUSED_LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes of uploads that are in memory, by org.
 #[derive(Clone, Default)]
@@ -52,16 +48,11 @@ impl Uploads {
         let (uploads, org) = (app.uploads.clone(), caller.org().clone());
         let mut upload = Upload { uploads, org, held: 0, bytes: Bytes::new() };
         let mut body = request.into_body().into_data_stream();
-        let taken = match announced {
-            Some(bytes) if bytes > largest => Err(Problem::too_large(largest)),
-            _ => upload.take(&mut body, largest).await,
-        };
-        if taken.is_err() {
-            // Most clients read no answer before they have sent everything.
-            let rest = async { while let Some(Ok(_)) = body.next().await {} };
-            let _ = tokio::time::timeout(REFUSED_LINGER, rest).await;
+        if announced.is_some_and(|bytes| bytes > largest) {
+            return Err(Problem::too_large(largest));
         }
-        taken.map(|()| upload)
+        upload.take(&mut body, largest).await?;
+        Ok(upload)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OrgId, usize>> {
