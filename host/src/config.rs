@@ -395,11 +395,12 @@ const PLACEHOLDERS: &[&str] = &[
 impl Serve {
     /// Whether the settings go together.
     pub(crate) fn check(&self) -> Result<(), Refused> {
-        let open =
-            !self.listen.ip().is_loopback() && self.trusted_proxies.is_empty() && !self.allow_open_bind;
+        let reachable = !self.listen.ip().is_loopback() && !self.allow_open_bind;
         if self.environment != Environment::Production {
-            return if self.dev_mode && open { Err(Refused::OpenDevMode) } else { Ok(()) };
+            // A proxy in front of it changes nothing: whoever is behind that sees what it shows.
+            return if self.dev_mode && reachable { Err(Refused::OpenDevMode) } else { Ok(()) };
         }
+        let open = reachable && self.trusted_proxies.is_empty();
         let given = std::env::var_os(crate::master_key::VARIABLE).is_some_and(|key| !key.is_empty());
         let dangers = [
             (self.dev_mode, Danger::DevMode),

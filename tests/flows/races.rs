@@ -29,7 +29,13 @@ async fn all_submit(market: &Market, workers: &[Agent], job: &str) -> Vec<Answer
     let path = format!("/jobs/{job}/submit");
     let path = &path;
     futures::future::join_all(workers.iter().map(|worker| async move {
-        market.client.post(path, &worker.key, &json!({ "content": worker.id })).await
+        loop {
+            let answer = market.client.post(path, &worker.key, &json!({ "content": worker.id })).await;
+            // A hundred wait for one job; on a slow machine some for longer than the database lets them.
+            if answer.status != 503 {
+                return answer;
+            }
+        }
     }))
     .await
 }

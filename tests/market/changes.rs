@@ -128,9 +128,9 @@ async fn g11_the_expiry_moves_with_its_task(engine: Engine) {
     let host = host(engine).await;
     let market = Market::new(&host, ACCEPTS).await;
     let client = &market.client;
-    let put_off = market.funded(json!({ "expiry": soon(3) })).await;
+    let put_off = market.funded(json!({ "expiry": soon(8) })).await;
     let brought_forward = market.post(json!({ "expiry": soon(9000) })).await;
-    for (id, expiry) in [(&put_off, soon(7)), (&brought_forward, soon(4))] {
+    for (id, expiry) in [(&put_off, soon(13)), (&brought_forward, soon(10))] {
         let change = json!({ "expiry": expiry });
         let _ = client.patch(&format!("/jobs/{id}"), &market.buyer.key, &change).await.expect(200);
     }

@@ -66,12 +66,13 @@ async fn g05_unclaim_from_an_ended_job_is_400(engine: Engine) {
     let client = &market.client;
     let resolved = market.funded(json!({})).await;
     let cancelled = market.funded(json!({})).await;
-    let expired = market.funded(json!({ "expiry": super::soon(3) })).await;
+    let expired = market.funded(json!({})).await;
     for job in [&resolved, &cancelled, &expired] {
         market.claim(&market.worker, job).await;
     }
     assert_eq!(judged(&market, &market.worker, &resolved, &json!(1)).await, "passed");
     let _ = client.post_empty(&format!("/jobs/{cancelled}/cancel"), &market.buyer.key).await.expect(200);
+    super::run_out(&host, &expired).await;
     until(&market, &expired, "expired").await;
     for (job, code) in [(&resolved, "job_resolved"), (&cancelled, "job_cancelled"), (&expired, "job_expired")]
     {

@@ -129,17 +129,18 @@ async fn m9_a_submission_before_the_expiry_is_judged_after_it(engine: Engine) {
     let host = host(engine).await;
     let market = Market::new(&host, "hostile/oracle-accept").await;
     let slow = Market::deploy(&market.client, &market.buyer, "hostile/oracle-slow", long()).await;
-    let expiry = SystemClock.now().plus(Duration::from_secs(2));
-    let ask = json!({ "oracle": slow, "input": 3_000_000_000u64, "expiry": expiry.to_string() });
+    let ask = json!({ "oracle": slow, "input": 3_000_000_000u64 });
     let task = market.funded(ask).await;
     market.claim(&market.worker, &task).await;
     let submission = market.submit(&market.worker, &task, &json!(1)).await;
     let cancel = market.client.post_empty(&format!("/jobs/{task}/cancel"), &market.buyer.key).await;
     expect_problem(&cancel, 409, "submission_being_judged");
+    super::run_out(&host, &task).await;
+    let passed = SystemClock.now();
     let verdict = market.verdict(&market.worker, &submission).await;
     assert_eq!(verdict["status"], "passed", "{verdict}");
     let judged: ringfence_model::Timestamp = verdict["judged_at"].as_str().unwrap().parse().unwrap();
-    assert!(judged > expiry, "the oracle was too quick to show anything: {verdict}");
+    assert!(judged > passed, "the oracle was too quick to show anything: {verdict}");
     assert_eq!(job(&market, &task).await["status"], "resolved");
     assert_eq!(market.balance(&market.worker.key).await, "8.000000");
 }

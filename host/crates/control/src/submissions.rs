@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How many submissions of a worker may meet an oracle that cannot judge them, before no more are taken from this worker.
-/// (Counted by worker: nobody can close a job to others by handing in what the oracle chokes on.)
+/// (Counted by worker: nobody uses up what others may hand in. Three faults in a row are a matter for a person all the same.)
 const MAX_FAULTED: u32 = 10;
 
 /// A result, handed in.

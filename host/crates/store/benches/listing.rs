@@ -103,6 +103,7 @@ fn filters() -> Vec<(&'static str, JobFilter)> {
         status: None,
         buyer_id: None,
         worker_id: None,
+        claims_seen_by: None,
         artifact_type: None,
         min_price: None,
         max_price: None,

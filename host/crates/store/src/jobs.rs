@@ -113,6 +113,8 @@ pub struct JobFilter {
     pub buyer_id: Option<AgentId>,
     /// Only those that this worker has claimed at some time.
     pub worker_id: Option<AgentId>,
+    /// Whose claims count for that: those that this org is a party to; all, if there is none.
+    pub claims_seen_by: Option<OrgId>,
     /// Only these.
     pub artifact_type: Option<String>,
     /// Only from this price on.
@@ -340,10 +342,6 @@ fn source(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
         ("artifact_type = ", filter.artifact_type.as_ref().map(Arg::from)),
         (at_least, filter.min_price.map(Arg::from)),
         (at_most, filter.max_price.map(Arg::from)),
-        (
-            "id IN (SELECT job_id FROM participants WHERE worker_id = ",
-            filter.worker_id.as_ref().map(Arg::from),
-        ),
     ];
     // Written out, not an argument: the indexes are of public jobs alone.
     let (mut source, mut args) = match &filter.party {
@@ -353,8 +351,19 @@ fn source(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
     for (text, arg) in asked {
         let Some(arg) = arg else { continue };
         args.push(arg);
-        let close = if text.contains('(') { ")" } else { "" };
-        source.push_str(&format!(" AND {text}${}{close}", args.len()));
+        source.push_str(&format!(" AND {text}${}", args.len()));
+    }
+    if let Some(worker) = &filter.worker_id {
+        args.push(worker.into());
+        source.push_str(&format!(
+            " AND id IN (SELECT job_id FROM participants WHERE worker_id = ${}",
+            args.len()
+        ));
+        if let Some(org) = &filter.claims_seen_by {
+            args.push(org.into());
+            source.push_str(&format!(" AND (org_id = ${0} OR buyer_org_id = ${0})", args.len()));
+        }
+        source.push(')');
     }
     (source, args)
 }

@@ -26,6 +26,7 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
     request_body = DisputeRuling, responses(
     (status = 200, description = "Decided", body = JobView),
     (status = 400, description = "`malformed_json`, `malformed_idempotency_key`", body = Problem),
+    (status = 403, description = "`operator_only`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`job_not_disputed`, `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),

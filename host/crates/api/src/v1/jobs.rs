@@ -230,7 +230,7 @@ fn wrong_status(answer: StatusCode, status: JobStatus) -> Problem {
         JobStatus::Funded => ("job_funded", "The job is funded already."),
         JobStatus::Resolved => ("job_resolved", "The job is resolved: a submission has passed."),
         JobStatus::Expired => ("job_expired", "The job has expired; its escrow went back to the buyer."),
-        JobStatus::Cancelled => ("job_cancelled", "The job was cancelled by its buyer."),
+        JobStatus::Cancelled => ("job_cancelled", "The job was cancelled."),
     };
     Problem::new(answer, code, detail)
 }
@@ -392,7 +392,7 @@ async fn get(
     (status = 400, description = "`expiry_shortened`, `malformed_json`, `malformed_idempotency_key`", body = Problem),
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
-    (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, \
+    (status = 409, description = "`job_funded`, `job_resolved`, `job_expired`, `job_cancelled`, `job_disputed`, \
         `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_fields`, `invalid_body`, `unknown_agent`, `idempotency_key_reused`",
@@ -606,7 +606,7 @@ async fn refund(
     (status = 403, description = "`not_the_buyer`", body = Problem),
     (status = 404, description = "`job_not_found`, `no_such_id`", body = Problem),
     (status = 409, description = "`excess_refunded`, `no_excess`, `job_not_funded`, `job_resolved`, `job_expired`, \
-        `job_cancelled`, `idempotency_key_in_use`", body = Problem),
+        `job_cancelled`, `job_disputed`, `idempotency_key_in_use`", body = Problem),
     (status = 413, description = "`body_too_large`", body = Problem),
     (status = 422, description = "`invalid_body`, `idempotency_key_reused`", body = Problem)
 ))]

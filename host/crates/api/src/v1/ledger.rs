@@ -418,7 +418,7 @@ struct TransferQuery {
 
 /// List transfers
 ///
-/// The statement of an agent's account, newest first. The amounts of the transfers that move money (`whole` and `posted`),
+/// The statement of an agent's account, newest first. The amounts of the transfers that move money (`single` and `posted`),
 /// those `in` less those `out`, come to its balance.
 #[utoipa::path(get, path = "/ledger/transfers", tag = "ledger", security(("token" = [])), params(TransferQuery), responses(
     (status = 200, body = StatementPage),

@@ -100,7 +100,7 @@ const NEW_ROLE: &[&str] = &[
 const PROMPT: &[&str] = &[
     "(reveal|print|show|repeat|output|display|leak|tellme|giveme|writeout|quote)(me|us|all|of|the|your|full|entire|complete|exact|whole|hidden|secret|initial|original)*(systemprompt|systemmessage|systeminstruction|hiddenprompt|secretprompt|initialprompt|promptabove|instructionsabove|gradinginstructions)",
     "(your|the)?(new|updated|revised)systempromptis",
-    "systemprompt(override|overridden|update:|replacedby)",
+    "systemprompt(override|overridden|update|replacedby)",
     "(显示|顯示|输出|輸出|告诉我|告訴我|泄露|洩露|重复|重複|打印|透露)(你|您|的|完整|全部|所有|一下)*(系统提示|系統提示|系统指令|系統指令|系统消息|初始提示)",
     "(muestra|muéstrame|revela|imprime|repite|dime|escribe)(me|tu|el|la|los|tus|completo|todo)*(promptdelsistema|promptdesistema|mensajedelsistema|instruccionesdelsistema|instruccionesdesistema)",
     "(affiche|affichez|montre|montrez|révèle|révélez|répète|répétez|donne|donnez)(moi|ton|votre|le|la|les|tes|vos|du)*(promptsystème|messagesystème|invitesystème|instructionssystème|instructionsdusystème)",

@@ -211,15 +211,23 @@ fn unicode_escape(text: &str) -> (char, usize) {
 /// What stands in a text in Base64, also over several lines. One level: what is hidden in that again is not looked for.
 fn base64_runs(text: &str) -> impl Iterator<Item = String> {
     let alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_' | '\r' | '\n');
-    text.split(move |c| !alphabet(c)).filter(|run| run.len() >= LEAST_BASE64).filter_map(|run| {
-        let mut run: String = run.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-        // One digit too many says nothing.
-        if run.len() % 4 == 1 {
-            run.pop();
-        }
-        let bytes = STANDARD.decode(&run).or_else(|_| URL_SAFE.decode(&run)).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+    text.split(move |c| !alphabet(c)).filter(|run| run.len() >= LEAST_BASE64).flat_map(|run| {
+        // A word that stands above it, such as `base64`, is of the same alphabet: without it, and each line by itself, too.
+        let below = run.trim_start_matches(['\r', '\n']).split_once('\n').map(|(_, below)| below);
+        let lines = below.map(|_| run.lines()).into_iter().flatten();
+        let parts = std::iter::once(run).chain(below).chain(lines);
+        parts.filter(|part| part.len() >= LEAST_BASE64).filter_map(decoded)
     })
+}
+
+fn decoded(run: &str) -> Option<String> {
+    let mut run: String = run.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    // One digit too many says nothing.
+    if run.len() % 4 == 1 {
+        run.pop();
+    }
+    let bytes = STANDARD.decode(&run).or_else(|_| URL_SAFE.decode(&run)).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A container on the way to a string.

@@ -79,11 +79,14 @@ impl Control {
                 self.reschedule(&mut tx, TaskKind::Expire, &job.org_id, id.as_str(), job.expiry).await?;
             }
             let data = json!({ "changed": changed });
-            self.emit(&mut tx, EventName::JobUpdated, (&job.org_id, None), id, data.clone()).await?;
-            self.audit(&mut tx, caller, Action::JobsUpdate, Resource::Job(&old), data).await?;
+            self.emit(&mut tx, EventName::JobUpdated, (&job.org_id, None), id, data).await?;
         }
         let view = reread(&mut tx, id).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
+        if !changed.is_empty() {
+            let data = json!({ "changed": changed });
+            self.audit(&mut tx, caller, Action::JobsUpdate, Resource::Job(&old), data).await?;
+        }
         tx.commit().await?;
         self.ring(TaskKind::Expire);
         Ok(Answer::New(view))

@@ -68,6 +68,8 @@ impl Control {
             Ok(()) => {}
             Err(NotMoved::Frozen) => return Err(JobError::AccountFrozen),
             Err(NotMoved::InsufficientFunds) => {
+                // Read after it was locked.
+                let account = self.agent_account(&mut tx, &job.org_id, &job.buyer_id).await?;
                 let available = MicroUsdc::from_micros(account.available_micros()).unwrap_or(MicroUsdc::ZERO);
                 return Err(JobError::InsufficientFunds { available, amount });
             }

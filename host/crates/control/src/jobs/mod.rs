@@ -142,6 +142,7 @@ impl Control {
             status: list.status,
             buyer_id: list.buyer_id,
             worker_id: list.worker_id,
+            claims_seen_by: (!caller.is_platform()).then(|| caller.org().clone()),
             artifact_type: list.artifact_type,
             min_price: list.min_price,
             max_price: list.max_price,

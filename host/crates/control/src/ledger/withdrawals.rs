@@ -119,8 +119,12 @@ impl Control {
                 return Err(LedgerError::Frozen { reason });
             }
         }
-        let held = self.held_outside(&mut tx).await?;
-        let warnings = thin(held.saturating_sub(new.amount.as_micros()), new.amount);
+        // What is left when this one and all others that are under way have been paid.
+        let sums = ledger::sums(&mut tx).await?;
+        let under_way =
+            sums.iter().find(|sum| sum.kind == AccountKind::Agent).map_or(0, |sum| sum.reserved_micros);
+        let left = self.held_outside(&mut tx).await?.saturating_sub(under_way);
+        let warnings = thin(left, new.amount);
         let withdrawal = Operation { transfer, agent_id: new.agent_id, ended: None };
         let view = view(withdrawal, warnings);
         self.finish_once(&mut tx, caller, once, &view).await?;

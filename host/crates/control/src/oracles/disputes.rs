@@ -35,7 +35,7 @@ pub struct DisputeRuling {
     #[garde(skip)]
     #[schema(inline)]
     pub outcome: DisputeOutcome,
-    /// Why, for the audit log and the parties: 1 to 2,000 characters.
+    /// Why, for the audit log and the buyer: 1 to 2,000 characters.
     #[garde(custom(text(1, 2000)))]
     #[schema(min_length = 1, max_length = 2000)]
     pub reason: String,

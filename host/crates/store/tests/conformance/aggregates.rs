@@ -190,6 +190,7 @@ async fn jobs_are_listed(engine: Engine) {
         status: None,
         buyer_id: None,
         worker_id: None,
+        claims_seen_by: None,
         artifact_type: None,
         min_price: None,
         max_price: None,

@@ -186,6 +186,7 @@ async fn few_and_many_in_a_range_are_listed_alike(engine: Engine) {
                     status: Some(JobStatus::Open),
                     buyer_id: None,
                     worker_id: None,
+                    claims_seen_by: None,
                     artifact_type: None,
                     min_price: MicroUsdc::from_micros(cheapest),
                     max_price: None,

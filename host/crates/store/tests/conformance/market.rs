@@ -115,6 +115,7 @@ fn shared_with(org: &OrgId) -> JobFilter {
         status: None,
         buyer_id: None,
         worker_id: None,
+        claims_seen_by: None,
         artifact_type: None,
         min_price: None,
         max_price: None,

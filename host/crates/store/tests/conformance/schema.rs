@@ -63,6 +63,7 @@ fn every_filter(fixture: &Fixture) -> Vec<JobFilter> {
                     status: asked(0).then_some(ringfence_model::JobStatus::Funded),
                     buyer_id: asked(1).then(|| fixture.buyer.id.clone()),
                     worker_id: asked(2).then(|| fixture.worker.id.clone()),
+                    claims_seen_by: asked(2).then(|| fixture.worker.org_id.clone()),
                     artifact_type: asked(3).then(|| "json".to_owned()),
                     min_price: asked(4).then_some(MicroUsdc::ZERO),
                     max_price: asked(5).then_some(MicroUsdc::MAX),
