@@ -41,6 +41,15 @@ async fn g03_filter_by_worker_and_type(engine: Engine) {
         (market.funded(json!({})).await, market.post(json!({ "artifact_type": "text" })).await);
     market.claim(&market.worker, &json_job).await;
     assert_eq!(listed(&market, &format!("worker_id={}", market.worker.id)).await.0, [json_job]);
+    let path = format!("/jobs?worker_id={}", market.worker.id);
+    let stranger = Market::register(&market.client, "Stranger").await;
+    for (key, told) in [(&market.worker.key, 1), (&market.operator, 1), (&stranger.key, 0)] {
+        assert_eq!(
+            market.client.get(&path, key).await.expect(200)["total"],
+            told,
+            "who takes part is the parties' matter"
+        );
+    }
     assert_eq!(listed(&market, "artifact_type=text").await.0, [text_job]);
 }
 

@@ -102,6 +102,11 @@ async fn g21_a_payment_out_that_leaves_little_is_warned_of(engine: Engine) {
         }
     }
     assert!(host.log().contains("leaves less than twice its size"), "{}", host.log());
+    // 66.666666 are left. What is under way has left as good as that.
+    for (amount, warned) in [("20", false), ("20.000001", true)] {
+        let made = withdraw(amount).await;
+        assert_eq!(made["warnings"].as_array().unwrap().len(), usize::from(warned), "{made}");
+    }
 }
 
 fn check(host: &Host) -> (bool, String) {
