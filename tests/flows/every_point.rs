@@ -96,7 +96,7 @@ async fn lifecycle(host: &mut Host, market: &Market, file: &PathBuf, point: u64)
 }
 
 /// Asks until there is an answer, under one `Idempotency-Key`; starts the host again if it is gone.
-async fn insist(
+pub(crate) async fn insist(
     host: &mut Host,
     method: Method,
     path: &str,

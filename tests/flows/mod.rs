@@ -3,7 +3,7 @@ mod commands;
 mod compile;
 mod crash;
 mod directories;
-mod every_point;
+pub(crate) mod every_point;
 mod faults;
 mod fence;
 mod fetch;

@@ -19,6 +19,7 @@ mod listings;
 mod payouts;
 mod private;
 mod reputation;
+mod self_working;
 mod solvency;
 mod withdrawals;
 

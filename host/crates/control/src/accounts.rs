@@ -176,6 +176,7 @@ impl Control {
                 settings,
                 evaluation_bell: Arc::default(),
                 expiry_bell: Arc::default(),
+                work_bell: Arc::default(),
                 host_id,
             },
             operator_key,

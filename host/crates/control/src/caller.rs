@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringfence_model::{AgentId, ApiKeyId, OrgId, Role, SessionId, Timestamp, UserId};
+use ringfence_model::{AgentId, ApiKeyId, BotId, OrgId, Role, SessionId, Timestamp, UserId};
 
 use crate::policy::{ALL_SCOPES, Action};
 
@@ -47,6 +47,13 @@ pub enum Identity {
         id: AgentId,
         /// The key.
         key: ApiKeyId,
+    },
+    /// A bot that works by itself, as an agent of its org.
+    Bot {
+        /// The bot.
+        id: BotId,
+        /// As whom it works.
+        agent: AgentId,
     },
     /// A machine, by a service key.
     Service {
@@ -125,11 +132,11 @@ impl Caller {
         self.proved_at
     }
 
-    /// The agent that calls, if an agent does.
+    /// The agent that calls, or for which a bot works.
     #[must_use]
     pub const fn agent(&self) -> Option<&AgentId> {
         match &self.identity {
-            Identity::Agent { id, .. } => Some(id),
+            Identity::Agent { id, .. } | Identity::Bot { agent: id, .. } => Some(id),
             _ => None,
         }
     }
@@ -139,7 +146,7 @@ impl Caller {
     pub const fn key(&self) -> Option<&ApiKeyId> {
         match &self.identity {
             Identity::Agent { key, .. } | Identity::Service { key, .. } => Some(key),
-            Identity::User { .. } => None,
+            Identity::User { .. } | Identity::Bot { .. } => None,
         }
     }
 
@@ -147,7 +154,7 @@ impl Caller {
     #[must_use]
     pub const fn role(&self) -> Option<Role> {
         match &self.identity {
-            Identity::Agent { .. } => None,
+            Identity::Agent { .. } | Identity::Bot { .. } => None,
             Identity::Service { role, .. } | Identity::User { role, .. } => Some(*role),
         }
     }
@@ -186,16 +193,18 @@ impl Caller {
     pub(crate) fn principal(&self) -> &str {
         match &self.identity {
             Identity::Agent { id, .. } => id.as_str(),
+            Identity::Bot { id, .. } => id.as_str(),
             Identity::Service { key, .. } => key.as_str(),
             Identity::User { id, .. } => id.as_str(),
         }
     }
 
-    /// What the caller proved itself by: a key's or a session's id.
+    /// What the caller proved itself by: a key's or a session's id; of a bot, the agent as whom it works.
     pub(crate) fn credential(&self) -> &str {
         match &self.identity {
             Identity::Agent { key, .. } | Identity::Service { key, .. } => key.as_str(),
             Identity::User { session, .. } => session.as_str(),
+            Identity::Bot { agent, .. } => agent.as_str(),
         }
     }
 }

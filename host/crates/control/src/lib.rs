@@ -29,6 +29,7 @@ mod retention;
 mod secrets;
 mod submissions;
 mod usage;
+mod work;
 mod worker;
 
 use std::sync::Arc;
@@ -50,7 +51,8 @@ pub use audit::{AuditEntryView, AuditError, AuditOutcome, BrokenLink, ChainRepor
 pub use bots::{
     BotChanges, BotError, BotLogLineView, BotLogs, BotView, DirectoryAccess, DirectoryGrant, FollowEvent,
     FollowLogs, Grants, HttpGrant, InvocationView, InvokedBot, KvGrant, ListBots, ListLogs, LlmGrant,
-    LogFilter, LogLineView, LogPolicy, MAX_FOLLOW, MissingGrant, NewBot, NewSecret, SecretView, UsageView,
+    LogFilter, LogLineView, LogPolicy, MAX_FOLLOW, MarketGrant, MissingGrant, NewBot, NewSecret, SecretView,
+    UsageView,
 };
 pub use caller::{Caller, Identity, Origin, Quotas};
 pub use compiled::{PrecompileReport, components_in_use, precompile};
@@ -149,6 +151,8 @@ pub struct Control {
     evaluation_bell: Arc<Notify>,
     /// Rung when a job is to expire at some time.
     expiry_bell: Arc<Notify>,
+    /// Rung when bots were told of a job.
+    work_bell: Arc<Notify>,
     /// Tells this host's leases from those of others.
     host_id: HostId,
 }

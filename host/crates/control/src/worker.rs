@@ -24,6 +24,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 const SHORTEST_SLEEP: Duration = Duration::from_millis(5);
 /// How many expiries this host carries out at a time. Each is one short transaction.
 const EXPIRY_CONCURRENCY: u32 = 2;
+/// How many bots work by themselves at a time on this host.
+const WORK_CONCURRENCY: u32 = 4;
+/// How many of them may be of one org.
+const WORK_PER_ORG: u32 = 2;
 /// How often what is kept for a time only is looked through.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How often a task is tried that breaks a rule of the house. Then it needs a person, and stays as a dead letter.
@@ -36,15 +40,18 @@ pub(crate) enum TaskKind {
     Evaluate,
     /// End a job whose time is up.
     Expire,
+    /// Let a bot work on a job by itself.
+    Work,
 }
 
 impl TaskKind {
-    const ALL: [Self; 2] = [Self::Evaluate, Self::Expire];
+    const ALL: [Self; 3] = [Self::Evaluate, Self::Expire, Self::Work];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Evaluate => "evaluate",
             Self::Expire => "expire",
+            Self::Work => "work",
         }
     }
 
@@ -136,7 +143,8 @@ impl Control {
         }
         let evaluations = self.work_off(TaskKind::Evaluate, self.settings.oracle_concurrency, stop.clone());
         let expiries = self.work_off(TaskKind::Expire, EXPIRY_CONCURRENCY, stop.clone());
-        tokio::join!(evaluations, expiries, self.forget_old(stop.clone()), self.keep_compiled(stop));
+        let works = self.work_off(TaskKind::Work, WORK_CONCURRENCY, stop.clone());
+        tokio::join!(evaluations, expiries, works, self.forget_old(stop.clone()), self.keep_compiled(stop));
     }
 
     /// A database that no other host shares holds only this host's leases, from before it was ended: that work begins again
@@ -156,6 +164,7 @@ impl Control {
         let bell = match kind {
             TaskKind::Evaluate => &self.evaluation_bell,
             TaskKind::Expire => &self.expiry_bell,
+            TaskKind::Work => &self.work_bell,
         };
         let permits = Arc::new(Semaphore::new(concurrency.max(1) as usize));
         let mut running = JoinSet::new();
@@ -163,7 +172,10 @@ impl Control {
             let free = u32::try_from(permits.available_permits()).unwrap_or(u32::MAX);
             let leased = match kind {
                 _ if free == 0 => Ok((Vec::new(), None)),
-                TaskKind::Evaluate => self.lease_fairly(kind, free).await,
+                TaskKind::Evaluate => {
+                    self.lease_fairly(kind, free, self.settings.oracle_concurrency_per_org.max(1)).await
+                }
+                TaskKind::Work => self.lease_fairly(kind, free, WORK_PER_ORG).await,
                 TaskKind::Expire => self.lease(kind, free).await,
             };
             let sleep = match leased {
@@ -208,6 +220,7 @@ impl Control {
         match kind {
             TaskKind::Evaluate => self.evaluation_bell.notify_one(),
             TaskKind::Expire => self.expiry_bell.notify_one(),
+            TaskKind::Work => self.work_bell.notify_one(),
         }
     }
 
@@ -277,9 +290,9 @@ impl Control {
         &self,
         kind: TaskKind,
         limit: u32,
+        per_org: u32,
     ) -> Result<(Vec<Leased>, Option<Timestamp>), Internal> {
         let (host, now) = (self.host_id.as_str(), self.clock.now());
-        let per_org = self.settings.oracle_concurrency_per_org.max(1);
         let mut reader = self.store.reader().await?;
         let mut orgs = queue::due_orgs(&mut reader, kind.as_str(), host, now).await?;
         let next = queue::next_due_after(&mut reader, kind.as_str(), now).await?;
@@ -347,6 +360,7 @@ impl Control {
         match TaskKind::parse(&task.kind) {
             Some(TaskKind::Evaluate) => self.evaluate(task).await,
             Some(TaskKind::Expire) => self.expire(task).await,
+            Some(TaskKind::Work) => self.work_on_job(task).await,
             // A newer host's task: leave it to it.
             None => Ok(Done::Again { after: Duration::from_secs(60), why: "unknown kind".to_owned() }),
         }

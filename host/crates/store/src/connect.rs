@@ -55,6 +55,7 @@ const MIGRATIONS: &[Step] = &[
     per_engine!(10, "ledger_engine", "0010_ledger_engine.sql"),
     portable!(11, "reputation", "0011_reputation.sql"),
     portable!(12, "evaluation", "0012_evaluation.sql"),
+    portable!(13, "market_bots", "0013_market_bots.sql"),
 ];
 
 /// The names of the files that the steps come from.

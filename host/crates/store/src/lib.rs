@@ -13,6 +13,7 @@ pub mod keys;
 pub mod kv;
 pub mod ledger;
 pub mod logs;
+pub mod market_bots;
 pub mod outbox;
 pub mod parties;
 pub mod policies;
@@ -68,6 +69,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         kv::STATEMENTS,
         &ledger::all_statements(),
         logs::STATEMENTS,
+        market_bots::STATEMENTS,
         outbox::STATEMENTS,
         parties::STATEMENTS,
         policies::STATEMENTS,

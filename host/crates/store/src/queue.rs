@@ -87,6 +87,7 @@ statements! {
     FINISH = "DELETE FROM queue WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
     RETRY = "UPDATE queue SET lease_owner = NULL, lease_until = NULL, run_at = $3, last_error = $4
         WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
+    NOTE = "UPDATE queue SET payload = $3 WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
     EXTEND = "UPDATE queue SET lease_until = $3 WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
     BURY = "UPDATE queue SET lease_owner = NULL, lease_until = NULL, last_error = $3, dead_at = $4
         WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL";
@@ -240,6 +241,14 @@ pub async fn retry(
     error: &str,
 ) -> Result<bool, StoreError> {
     Ok(s.execute(RETRY, args![id, attempt, run_at, error]).await? > 0)
+}
+
+/// Writes down how far work has come, for the attempt after this one; `false` if that has begun.
+///
+/// # Errors
+/// Those of the database.
+pub async fn note(s: &mut Session, id: &str, attempt: u32, payload: &Value) -> Result<bool, StoreError> {
+    Ok(s.execute(NOTE, args![id, attempt, payload.to_string()]).await? > 0)
 }
 
 /// Makes a lease last longer; `false` if another attempt has begun.

@@ -228,6 +228,9 @@ impl Control {
             Identity::Agent { key, .. } | Identity::Service { key, .. } => {
                 ringfence_store::keys::get(session, key).await?.is_some_and(|key| counts(&key, now))
             }
+            Identity::Bot { id, agent } => {
+                ringfence_store::market_bots::works_for(session, id, agent).await?
+            }
             Identity::User { session: id, role, .. } => ringfence_store::sessions::get(session, id)
                 .await?
                 .is_some_and(|session| is_open(&session, now) && session.role == *role),

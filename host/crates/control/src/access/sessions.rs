@@ -332,6 +332,7 @@ impl Control {
         self.permit(caller, Action::AccountRead, Resource::Caller(caller)).await?;
         let (kind, session_id) = match caller.identity() {
             Identity::Agent { .. } => ("agent", None),
+            Identity::Bot { .. } => ("bot", None),
             Identity::Service { .. } => ("service", None),
             Identity::User { session, .. } => ("user", Some(session.clone())),
         };

@@ -85,9 +85,9 @@ pub struct AuditEntryView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Who: a user, an agent, a service key, `command` (on the host's command line), or `anonymous`.
+    /// Who: a user, an agent, a service key, a bot that works by itself, `command` (on the host's command line), or `anonymous`.
     pub actor: String,
-    /// The key or the session that the actor used.
+    /// The key or the session that the actor used; of a bot, the agent as whom it works.
     pub credential: Option<String>,
     /// What was done or tried, as in the permission matrix; also `sessions:login` and the like.
     #[schema(example = "bots:create")]

@@ -8,7 +8,7 @@ use ringfence_runtime::{Capabilities, Level, Limits, Runtime};
 use ringfence_store::bots::{self, Bot};
 use ringfence_store::components::ComponentKind;
 
-use super::{BotError, from_row};
+use super::{BotError, MarketGrant, from_row};
 use crate::access::LEASE;
 use crate::{Control, Internal};
 
@@ -18,8 +18,10 @@ pub(crate) const KEPT: usize = 20_000;
 /// All that a call of a bot needs to know of it.
 pub(crate) struct Deployed {
     /// For the policies.
-    pub(super) row: Bot,
-    pub(super) limits: Limits,
+    pub(crate) row: Bot,
+    pub(crate) limits: Limits,
+    /// What it may do on the market by itself.
+    pub(crate) market: Option<MarketGrant>,
     /// Lines that matter less are not kept.
     pub(super) min_level: Option<Level>,
     pub(super) capabilities: Arc<Capabilities>,
@@ -33,7 +35,7 @@ pub(crate) struct Deployed {
 
 impl Deployed {
     /// Whether the bot can be called.
-    pub(super) fn check(&self) -> Result<(), BotError> {
+    pub(crate) fn check(&self) -> Result<(), BotError> {
         if self.row.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
         }
@@ -46,7 +48,7 @@ impl Deployed {
 
 impl Control {
     /// A bot of any org, as it was a [`LEASE`] ago at most.
-    pub(super) async fn deployed(&self, id: &BotId) -> Result<Option<Arc<Deployed>>, BotError> {
+    pub(crate) async fn deployed(&self, id: &BotId) -> Result<Option<Arc<Deployed>>, BotError> {
         let found = self.deployed.get(id, || async {
             let row = bots::get(&mut self.store.reader().await?, id).await?;
             row.map(|row| self.set_up(row)).transpose()
@@ -64,6 +66,7 @@ impl Control {
             limits: view.limits,
             min_level: view.logs.min_level,
             secrets: view.grants.secrets,
+            market: view.grants.market,
             row,
         }))
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::Deployed;
 use super::logs::{LogFilter, kept_lines};
 use crate::error::Checks;
 use crate::policy::{Action, Resource};
@@ -134,12 +135,23 @@ impl Control {
         let bot = self.deployed(id).await?.filter(|bot| bot.row.org_id == *caller.org());
         let bot = bot.ok_or(BotError::NotFound)?;
         self.permit(caller, Action::BotsInvoke, Resource::Bot(&bot.row)).await?;
+        self.call(&bot, input, durable, cancelled).await
+    }
+
+    /// Calls a bot for its own org.
+    pub(crate) async fn call(
+        &self,
+        bot: &Deployed,
+        input: &RawValue,
+        durable: bool,
+        cancelled: impl Future<Output = ()> + Send,
+    ) -> Result<InvokedBot, BotError> {
         bot.check()?;
         let most = bot.limits.instances.min(self.runtime.maximum().instances);
-        let _instance = self.running.begin(id, most).ok_or(BotError::TooManyInstances(most))?;
+        let _instance = self.running.begin(&bot.row.id, most).ok_or(BotError::TooManyInstances(most))?;
         let place =
             self.recorder.place().await.map_err(|_| BotError::Busy { retry_after: RECORDER_RETRY })?;
-        let capabilities = self.with_secrets(&bot).await?;
+        let capabilities = self.with_secrets(bot).await?;
         let invocation_id = InvocationId::new(&*self.clock, &*self.rng);
         let started_at = self.clock.now();
         let followed = self.live.begin(&bot.row.id, &invocation_id, started_at);

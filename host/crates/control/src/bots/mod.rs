@@ -7,6 +7,7 @@ mod directories;
 mod follow;
 mod invocations;
 mod logs;
+mod market;
 mod running;
 mod secrets;
 mod sending;
@@ -31,8 +32,8 @@ pub use logs::{BotLogLineView, BotLogs, ListLogs, LogFilter};
 pub(crate) use running::Running;
 pub use secrets::{NewSecret, SecretView};
 pub use types::{
-    BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LlmGrant, LogPolicy, MissingGrant,
-    NewBot,
+    BotChanges, BotError, BotView, Grants, HttpGrant, KvGrant, ListBots, LlmGrant, LogPolicy, MarketGrant,
+    MissingGrant, NewBot,
 };
 
 impl Control {
@@ -51,6 +52,7 @@ impl Control {
         if new.grants != Grants::default() {
             self.permit(caller, Action::BotsGrant, Resource::Org(caller.org())).await?;
         }
+        self.may_lend(caller, new.grants.market.as_ref()).await?;
         let checks = Checks::of(&new);
         let mut tx = self.store.begin().await?;
         if let Some(answer) = self.begin_once::<BotError>(&mut tx, caller, once).await? {
@@ -77,6 +79,7 @@ impl Control {
         self.check_bot(checks, &view, &component)?;
         let row = to_row(caller, &view)?;
         bots::insert(&mut tx, &row).await?;
+        self.enlist(&mut tx, &row, view.grants.market.as_ref()).await?;
         self.finish_once(&mut tx, caller, once, &view).await?;
         self.audit(&mut tx, caller, Action::BotsCreate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
@@ -120,6 +123,9 @@ impl Control {
         if changes.grants.as_ref().is_some_and(|grants| *grants != view.grants) {
             self.permit(caller, Action::BotsGrant, Resource::Bot(&bot)).await?;
         }
+        let market = changes.grants.as_ref().map(|grants| grants.market.clone());
+        let market = market.filter(|market| *market != view.grants.market);
+        self.may_lend(caller, market.as_ref().and_then(Option::as_ref)).await?;
         let mut tx = self.store.begin().await?;
         if view.status == BotStatus::Terminated {
             return Err(BotError::Terminated);
@@ -157,6 +163,9 @@ impl Control {
         if !bots::update(&mut tx, &row, expected).await? {
             return Err(BotError::Changed);
         }
+        if let Some(market) = market {
+            self.enlist(&mut tx, &row, market.as_ref()).await?;
+        }
         self.audit(&mut tx, caller, Action::BotsUpdate, Resource::Bot(&row), deployed(&row)).await?;
         tx.commit().await?;
         self.deployment_in_force().await;
@@ -177,6 +186,7 @@ impl Control {
             return Err(BotError::InUse);
         }
         bots::terminate(&mut tx, id, self.clock.now()).await?;
+        self.enlist(&mut tx, &bot, None).await?;
         self.forget_secrets(&mut tx, caller.org(), id).await?;
         self.audit(&mut tx, caller, Action::BotsDelete, Resource::Bot(&bot), json!({ "name": bot.name }))
             .await?;
@@ -203,6 +213,7 @@ impl Control {
             (grants.llm.is_some(), "grants.llm", "language models"),
             (!grants.secrets.is_empty(), "grants.secrets", "secrets"),
             (!grants.directories.is_empty(), "grants.directories", "directories"),
+            (grants.market.is_some(), "grants.market", "a market"),
         ] {
             let message =
                 format!("an oracle judges without {what}: it must give the same verdict every time");
@@ -217,6 +228,12 @@ impl Control {
             bot.grants.directories.is_empty() || self.settings.volumes_dir.is_some(),
             "grants.directories",
             "this host has no folder for volumes",
+        );
+        let fuel = bot.limits.fuel;
+        checks.require(
+            grants.market.as_ref().is_none_or(|market| market.max_fuel_per_day >= fuel),
+            "grants.market.max_fuel_per_day",
+            format!("must be at least what one call may take: {fuel}, the bot's `limits.fuel`"),
         );
         if let Err(error) = bot.limits.validate(self.runtime.maximum()) {
             checks.require(false, &format!("limits.{}", error.field()), error.to_string());

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringfence_model::{BotId, BotStatus, Sha256, Timestamp};
+use ringfence_model::{AgentId, BotId, BotStatus, Sha256, Timestamp};
 use ringfence_outbound::{AllowedHosts, HostPattern};
 use ringfence_runtime::{Level, Limits};
 use ringfence_store::StoreError;
@@ -40,6 +40,40 @@ pub struct Grants {
     #[garde(dive, custom(directories::apart))]
     #[schema(max_items = 8)]
     pub directories: Vec<DirectoryGrant>,
+    /// Work on the market, by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub market: Option<MarketGrant>,
+}
+
+/// Work on the market as an agent: the bot is told of jobs when they are funded, claims, works, and hands in what it
+/// returns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, garde::Validate)]
+#[serde(deny_unknown_fields)]
+pub struct MarketGrant {
+    /// As whom it works, and who is paid: an agent of the bot's org. An agent grants this for itself alone; others need to
+    /// be permitted to make keys for the agent.
+    #[garde(skip)]
+    #[schema(value_type = String)]
+    pub agent_id: AgentId,
+    /// The kinds of results of the jobs that it works on, 1 to 10. An agent has one bot for each.
+    #[garde(custom(kinds_of_results))]
+    #[schema(example = json!(["json"]), min_items = 1, max_items = 10)]
+    pub artifact_types: BTreeSet<String>,
+    /// How often it is called for jobs in a day (UTC), 1 to 10,000.
+    #[garde(custom(within(1..=10_000, "must be 1 to 10000 attempts")))]
+    #[schema(minimum = 1, maximum = 10_000)]
+    pub max_attempts_per_day: u32,
+    /// What these calls may take together in a day (UTC), up to 10¹⁵ units of fuel, and at least `limits.fuel`: that much is
+    /// set aside before a call, and what is left of it given back after.
+    #[garde(custom(within(1..=1_000_000_000_000_000, "must be 1 to 1000000000000000 units of fuel")))]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
+    pub max_fuel_per_day: u64,
+}
+
+fn kinds_of_results(types: &BTreeSet<String>, (): &()) -> garde::Result {
+    require((1..=10).contains(&types.len()), "must have 1 to 10 types")?;
+    types.iter().try_for_each(|kind| crate::jobs::artifact(kind, &()))
 }
 
 /// Language models, as far as this host offers them.

@@ -25,6 +25,7 @@ use crate::{Answer, Caller, Control, EventName, Idempotency, Internal, Invalid, 
 
 pub use pin::OraclePinView;
 pub(crate) use pin::{OraclePin, pin_of};
+pub(crate) use types::artifact;
 pub use types::{
     ClaimView, FundedView, JobChanges, JobError, JobInputView, JobView, ListJobs, NewFunding, NewJob,
     ParticipantView, SortJobs, UnclaimView,

@@ -129,7 +129,7 @@ pub struct JobChanges {
     pub invite: Vec<AgentId>,
 }
 
-fn artifact(kind: &str, (): &()) -> garde::Result {
+pub(crate) fn artifact(kind: &str, (): &()) -> garde::Result {
     let holds = (1..=32).contains(&kind.len())
         && kind
             .bytes()

@@ -42,7 +42,7 @@ impl Principal<'_> {
     pub(super) fn entity(&self) -> Result<Entity, Internal> {
         let caller = self.0;
         let (kind, id) = match caller.identity() {
-            Identity::Agent { id, .. } => ("Agent", id.as_str()),
+            Identity::Agent { id, .. } | Identity::Bot { agent: id, .. } => ("Agent", id.as_str()),
             Identity::Service { key, .. } => ("Service", key.as_str()),
             Identity::User { id, .. } => ("User", id.as_str()),
         };
