@@ -78,7 +78,7 @@ async fn run() -> Result<(), Failure> {
     for line in csv.lines().skip(1).filter(|line| line.contains('€') || line.contains('"')).take(3) {
         println!("      {line}");
     }
-    let job = json!({
+    let offer = json!({
         "title": "Clean these orders and sum them per customer and month",
         "description": "The orders were exported from three shops. The rubric says how to read them.",
         "rubric": rubric,
@@ -87,7 +87,7 @@ async fn run() -> Result<(), Failure> {
         "oracle": oracle,
         "input": { "csv": csv },
     });
-    let job = api.send(Method::POST, "/jobs", &buyer.key, Some(job)).await?;
+    let job = api.send(Method::POST, "/jobs", &buyer.key, Some(offer.clone())).await?;
     let task = text(&job, "task_id")?.to_owned();
     let funded = api.send(Method::POST, &format!("/jobs/{task}/fund"), &buyer.key, None).await?;
     println!(
@@ -133,6 +133,35 @@ async fn run() -> Result<(), Failure> {
 
     say("7", "What can be checked later: the judgement's record, a receipt once it is signed");
     print_evaluation(&passed)?;
+
+    say(
+        "8",
+        "The same job once more: the careful worker's bot is granted the market, and nobody calls anything",
+    );
+    let market = json!({ "agent_id": careful.id, "artifact_types": ["json"], "max_attempts_per_day": 10,
+        "max_fuel_per_day": 10_000_000_000_u64 });
+    let grants = json!({ "grants": { "market": market } });
+    api.send(Method::PATCH, &format!("/bots/{right}"), &careful.key, Some(grants)).await?;
+    let again = api.send(Method::POST, "/jobs", &buyer.key, Some(offer)).await?;
+    let task = text(&again, "task_id")?;
+    api.send(Method::POST, &format!("/jobs/{task}/fund"), &buyer.key, None).await?;
+    let begun = Instant::now();
+    while text(&api.send(Method::GET, &format!("/jobs/{task}"), &buyer.key, None).await?, "status")?
+        != "resolved"
+    {
+        if begun.elapsed() > Duration::from_secs(60) {
+            return Err("the bot has not done the job within a minute".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("    {task} is resolved {} ms after it was funded", begun.elapsed().as_millis());
+    let has = api.balance(&careful.key).await?;
+    println!("    careful worker: 20.000000 → {has} USDC");
+    if has != "40.000000" {
+        return Err("the bot was not paid".into());
+    }
+    // Or it would do the job of the next run on this data.
+    api.send(Method::PATCH, &format!("/bots/{right}"), &careful.key, Some(json!({ "grants": {} }))).await?;
 
     host.stop().await?;
     println!(

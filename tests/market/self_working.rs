@@ -233,7 +233,7 @@ async fn b9_who_may_lend_an_agent_to_a_bot(engine: Engine) {
         assert_eq!(refused.status, 422, "{wrong}: {}", refused.text);
     }
     // A key that could not work itself lends nothing.
-    let scopes = json!({ "scopes": ["bots:write", "bots:grant", "components:read"] });
+    let scopes = json!({ "name": "deploys", "agent_id": worker.id, "scopes": ["bots:write", "bots:grant", "components:read"] });
     let key = market.client.post("/keys", &worker.key, &scopes).await;
     assert_eq!(key.status, 201, "{}", key.text);
     let types = json!({ "artifact_types": ["html"] });

@@ -14,9 +14,35 @@ use row::{Row, Status};
 
 /// What the bot is asked to do.
 #[derive(Deserialize)]
+#[serde(from = "Asked")]
 pub struct Orders {
     /// The CSV text, header first.
     pub csv: String,
+}
+
+/// Asked by a call, or by a job of the market, which has the orders as its input.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected `csv`, or a `job` with it in its `input`")]
+enum Asked {
+    Call(Csv),
+    Work { job: Job },
+}
+
+#[derive(Deserialize)]
+struct Job {
+    input: Csv,
+}
+
+#[derive(Deserialize)]
+struct Csv {
+    csv: String,
+}
+
+impl From<Asked> for Orders {
+    fn from(asked: Asked) -> Self {
+        let (Asked::Call(Csv { csv }) | Asked::Work { job: Job { input: Csv { csv } } }) = asked;
+        Self { csv }
+    }
 }
 
 /// What it answers.

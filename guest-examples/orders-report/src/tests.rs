@@ -31,6 +31,18 @@ fn a_small_mess_is_cleaned() {
 }
 
 #[test]
+fn a_job_of_the_market_asks_for_the_same() {
+    let csv = "order_id,customer,date,status,amount\nORD-1,A,2025-03-07,paid,2.00\n";
+    let call = json!({ "csv": csv });
+    let job = json!({ "job": { "task_id": "job_1", "rubric": "…", "input": call } });
+    let reports = [call, job].map(|input| Host::new().call(handle, &input.to_string()).unwrap());
+    assert_eq!(reports[0], reports[1]);
+    assert_eq!(reports[0]["grand_total_cents"], 200);
+    let neither = Host::new().call(handle, r#"{"job":{"input":null}}"#).unwrap_err();
+    assert!(neither.message.contains("expected `csv`"), "{}", neither.message);
+}
+
+#[test]
 fn the_checked_in_orders_add_up() {
     let report = handle(Orders { csv: include_str!("../../data/orders.csv").to_owned() }).unwrap();
     let Counts { rows_read, kept, duplicates, cancelled, rejected } = report.counts;
