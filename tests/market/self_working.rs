@@ -6,10 +6,9 @@ use reqwest::Method;
 use ringfence_testkit::{Agent, Engine, Host, HostOptions, Market, on_both_engines};
 use serde_json::{Value, json};
 
-use super::payouts::ledger_holds;
 use super::{ACCEPTS, until};
 use crate::flows::every_point::insist;
-use crate::{host, host_with};
+use crate::{host, host_with, ledger_holds};
 
 on_both_engines!(
     b9_a_bot_does_a_job_by_itself_and_is_paid,
@@ -250,7 +249,7 @@ async fn b9_a_crash_while_it_works_leaves_one_submission(engine: Engine) {
     let mut host = host_with(engine, HostOptions { env, ..HostOptions::default() }).await;
     let (mut market, bot) = echoing(&host, json!({ "max_attempts_per_day": 10_000 })).await;
     market.deposit(&market.buyer, "900").await;
-    let step = if engine == Engine::Sqlite { 3 } else { 41 };
+    let step = if engine == Engine::Sqlite { 1 } else { 41 };
     let mut jobs = Vec::new();
     for point in (1..400).step_by(step) {
         let job = market.post(json!({ "price": "1" })).await;

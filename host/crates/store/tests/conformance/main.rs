@@ -17,6 +17,7 @@ mod keys;
 mod kv;
 mod ledger;
 mod market;
+mod market_bots;
 mod pending;
 mod policies_secrets;
 mod queue;
