@@ -3,6 +3,7 @@
 -- What pending transfers will take. What can be spent is the balance without it.
 ALTER TABLE ledger_accounts ADD COLUMN reserved BIGINT NOT NULL DEFAULT 0
     CHECK (reserved >= 0 AND (reserved <= balance OR kind = 'external'));
+CREATE INDEX ledger_accounts_reserving ON ledger_accounts (kind, reserved) WHERE reserved > 0;
 -- Set while an operator has frozen an agent's account: since when, and why.
 ALTER TABLE ledger_accounts ADD COLUMN frozen_at BIGINT;
 ALTER TABLE ledger_accounts ADD COLUMN frozen_reason TEXT;

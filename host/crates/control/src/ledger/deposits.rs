@@ -61,10 +61,7 @@ impl Control {
         new: NewDeposit,
         once: Option<&Idempotency>,
     ) -> Result<Answer<DepositView>, LedgerError> {
-        let agent = accounts::agent(&mut self.store.reader().await?, &new.agent_id).await?;
-        // Whether there is such an agent is told only to those who may book money.
-        let org = agent.as_ref().map_or_else(|| caller.org(), |agent| &agent.org_id);
-        self.permit(caller, Action::LedgerDeposit, Resource::Agent(org, &new.agent_id)).await?;
+        self.named_agent(caller, Action::LedgerDeposit, &new.agent_id).await?;
         Checks::of(&new).done()?;
 
         let mut tx = self.store.begin().await?;
@@ -85,7 +82,7 @@ impl Control {
             amount: new.amount,
             job_id: None,
             idempotency_id: format!("deposit:{}", new.external_reference),
-            external_reference: Some(new.external_reference.clone()),
+            external_reference: Some(new.external_reference),
             created_at: self.clock.now(),
         };
         match ledger::post(&mut tx, &transfer).await? {
@@ -95,13 +92,7 @@ impl Control {
                 return Err(Internal::Invariant("the outside has no lower bound and is never frozen").into());
             }
         }
-        let view = DepositView {
-            transfer_id: transfer.id,
-            agent_id: new.agent_id,
-            amount: new.amount,
-            external_reference: new.external_reference,
-            created_at: transfer.created_at,
-        };
+        let view = view(Operation { transfer, agent_id: new.agent_id, ended: None });
         self.finish_once(&mut tx, caller, once, &view).await?;
         let detail = json!({
             "transfer_id": view.transfer_id,

@@ -162,6 +162,12 @@ impl Control {
         self.account(tx, org, AccountKind::Agent, agent.as_str()).await
     }
 
+    /// The operator's reason for freezing an agent's account; nothing if it is not frozen.
+    async fn why_frozen(&self, tx: &mut Tx, org: &OrgId, agent: &AgentId) -> Result<String, Internal> {
+        let account = self.agent_account(tx, org, agent).await?;
+        Ok(account.frozen.map(|frozen| frozen.reason).unwrap_or_default())
+    }
+
     pub(crate) async fn escrow_account(
         &self,
         tx: &mut Tx,

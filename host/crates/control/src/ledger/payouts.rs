@@ -89,10 +89,7 @@ impl Control {
             match ledger::post_pending(tx, part, id, now).await? {
                 Ended::Ended => {}
                 Ended::Frozen => {
-                    let account = self.agent_account(tx, worker_org, worker).await?;
-                    return Ok(Retried::Frozen(
-                        account.frozen.map(|frozen| frozen.reason).unwrap_or_default(),
-                    ));
+                    return Ok(Retried::Frozen(self.why_frozen(tx, worker_org, worker).await?));
                 }
                 Ended::Already(_) => return Err(Internal::Invariant("a failed payout was made before")),
             }

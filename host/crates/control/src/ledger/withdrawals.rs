@@ -104,25 +104,22 @@ impl Control {
             external_reference: Some(new.external_reference),
             created_at: self.clock.now(),
         };
-        let posted = ledger::reserve(&mut tx, &transfer).await?;
-        // Read after it was locked.
-        let account = self.agent_account(&mut tx, &agent.org_id, &agent.id).await?;
-        match posted {
+        match ledger::reserve(&mut tx, &transfer).await? {
             Posted::Posted => {}
             Posted::AlreadyPosted => return Err(LedgerError::ReferenceUsed),
             Posted::InsufficientFunds => {
+                // Read again, now that it is locked.
+                let account = self.agent_account(&mut tx, &agent.org_id, &agent.id).await?;
                 let available = amount(account.available_micros())?;
                 return Err(LedgerError::InsufficientBalance { available, amount: new.amount });
             }
             Posted::Frozen => {
-                let reason = account.frozen.map(|frozen| frozen.reason).unwrap_or_default();
+                let reason = self.why_frozen(&mut tx, &agent.org_id, &agent.id).await?;
                 return Err(LedgerError::Frozen { reason });
             }
         }
         // What is left when this one and all others that are under way have been paid.
-        let sums = ledger::sums(&mut tx).await?;
-        let under_way =
-            sums.iter().find(|sum| sum.kind == AccountKind::Agent).map_or(0, |sum| sum.reserved_micros);
+        let under_way = ledger::reserved_by_agents(&mut tx).await?;
         let left = self.held_outside(&mut tx).await?.saturating_sub(under_way);
         let warnings = thin(left, new.amount);
         let withdrawal = Operation { transfer, agent_id: new.agent_id, ended: None };
@@ -174,8 +171,7 @@ impl Control {
             Ended::Ended => {}
             Ended::Already(phase) => return Err(LedgerError::WithdrawalEnded { phase }),
             Ended::Frozen => {
-                let account = self.agent_account(&mut tx, &org, &agent).await?;
-                let reason = account.frozen.map(|frozen| frozen.reason).unwrap_or_default();
+                let reason = self.why_frozen(&mut tx, &org, &agent).await?;
                 return Err(LedgerError::Frozen { reason });
             }
         }

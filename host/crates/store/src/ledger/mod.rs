@@ -177,6 +177,8 @@ statements! {
         JOIN ledger_accounts l ON l.kind = 'agent' AND l.owner_id = a.id WHERE a.org_id = $1";
     SUMS = "SELECT kind, CAST(SUM(balance) AS BIGINT) AS balance, CAST(SUM(reserved) AS BIGINT) AS reserved
         FROM ledger_accounts GROUP BY kind";
+    RESERVED_BY_AGENTS = "SELECT CAST(COALESCE(SUM(reserved), 0) AS BIGINT) AS reserved FROM ledger_accounts
+        WHERE kind = 'agent' AND reserved > 0";
     ENSURE_ACCOUNT = "INSERT INTO ledger_accounts (id, org_id, kind, owner_id, balance) VALUES ($1, $2, $3, $4, 0)
         ON CONFLICT (kind, owner_id) DO NOTHING";
     FREEZE = "UPDATE ledger_accounts SET frozen_at = $2, frozen_reason = $3 WHERE id = $1 AND kind = 'agent'";
@@ -211,6 +213,14 @@ pub async fn sums(s: &mut Session) -> Result<Vec<Sums>, StoreError> {
         })
     })
     .await
+}
+
+/// What agents' accounts have reserved together, in micro-USDC. Looks at those alone that have.
+///
+/// # Errors
+/// Those of the database.
+pub async fn reserved_by_agents(s: &mut Session) -> Result<i64, StoreError> {
+    s.one(RESERVED_BY_AGENTS, args![], |row| row.int("reserved")).await
 }
 
 /// The account of this kind for this owner; made, with nothing on it, if there is none.
