@@ -240,9 +240,9 @@ impl Control {
         if !queue::holds(tx, &task.id, task.attempt).await? {
             return Ok(Err(Done::Lost));
         }
-        let current = submissions::get(tx, &submission.id).await?;
+        let current = submissions::status(tx, &submission.id).await?;
         let current = current.ok_or(Internal::Invariant("a submission vanished"))?;
-        Ok(if can_win(&job, current.status) { Ok(job) } else { Err(Done::Finished) })
+        Ok(if can_win(&job, current) { Ok(job) } else { Err(Done::Finished) })
     }
 
     async fn give_verdict(
