@@ -25,12 +25,18 @@ pub(crate) const fn fifty() -> u32 {
 
 impl Slice {
     pub(crate) fn checked(self) -> Result<Self, Problem> {
-        if (1..=200).contains(&self.limit) {
-            Ok(self)
-        } else {
-            let message = "must be 1 to 200".to_owned();
-            Err(Invalid(vec![FieldError { field: "limit".to_owned(), message }]).into())
-        }
+        checked_limit(self.limit)?;
+        Ok(self)
+    }
+}
+
+/// That a part of a list is asked for that a list gives.
+pub(crate) fn checked_limit(limit: u32) -> Result<u32, Problem> {
+    if (1..=200).contains(&limit) {
+        Ok(limit)
+    } else {
+        let message = "must be 1 to 200".to_owned();
+        Err(Invalid(vec![FieldError { field: "limit".to_owned(), message }]).into())
     }
 }
 

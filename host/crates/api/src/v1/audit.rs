@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use crate::body::QueryOf;
 use crate::guard::Authenticated;
-use crate::list::{Slice, fifty};
+use crate::list::{checked_limit, fifty};
 use crate::{App, Problem};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -84,7 +84,7 @@ async fn list(
     Authenticated(caller): Authenticated,
     QueryOf(query): QueryOf<AuditQuery>,
 ) -> Result<Json<AuditList>, Problem> {
-    let limit = Slice { limit: query.limit, offset: 0 }.checked()?.limit;
+    let limit = checked_limit(query.limit)?;
     let list = ListAudit {
         org_id: query.org_id,
         actor: query.actor,

@@ -17,7 +17,7 @@ use crate::body::{FEW_FIELDS, JsonBody, NEXT_TO_NOTHING, Once, OnceBody, PathOf,
 use crate::detached::detached;
 use crate::guard::Authenticated;
 use crate::idempotency::answer;
-use crate::list::{Slice, fifty};
+use crate::list::{checked_limit, fifty};
 use crate::{ApiConfig, App, Problem};
 
 pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
@@ -111,8 +111,7 @@ struct PageQuery {
 
 impl PageQuery {
     fn checked(self) -> Result<(u32, Option<String>), Problem> {
-        let slice = Slice { limit: self.limit, offset: 0 }.checked()?;
-        Ok((slice.limit, self.page_token))
+        Ok((checked_limit(self.limit)?, self.page_token))
     }
 }
 
@@ -431,7 +430,7 @@ async fn transfers(
     Authenticated(caller): Authenticated,
     QueryOf(query): QueryOf<TransferQuery>,
 ) -> Result<Json<StatementPage>, Problem> {
-    let limit = Slice { limit: query.limit, offset: 0 }.checked()?.limit;
+    let limit = checked_limit(query.limit)?;
     let list = ListTransfers {
         agent_id: query.agent_id,
         kind: query.kind,

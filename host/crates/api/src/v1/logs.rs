@@ -21,7 +21,7 @@ use utoipa_axum::routes;
 
 use crate::body::{PathOf, QueryOf};
 use crate::guard::Authenticated;
-use crate::list::{Slice, fifty};
+use crate::list::{checked_limit, fifty};
 use crate::{App, Problem};
 
 /// How often a comment is sent where nothing else is, so that nobody between takes the stream for dead.
@@ -124,7 +124,7 @@ async fn bot_logs(
         filter: LogFilter { level: query.level, stream: query.stream, contains: query.contains },
         from: query.from,
         to: query.to,
-        limit: Slice { limit: query.limit, offset: 0 }.checked()?.limit,
+        limit: checked_limit(query.limit)?,
         page_token: query.page_token,
     };
     Ok(Json(app.control.bot_logs(&caller, &bot, &list).await?))

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use crate::body::QueryOf;
 use crate::guard::Authenticated;
-use crate::list::{Slice, fifty};
+use crate::list::{checked_limit, fifty};
 use crate::{App, Problem};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
@@ -72,7 +72,7 @@ async fn usage(
     Authenticated(caller): Authenticated,
     QueryOf(query): QueryOf<UsageQuery>,
 ) -> Result<Json<UsageReport>, Problem> {
-    let limit = Slice { limit: query.limit, offset: 0 }.checked()?.limit;
+    let limit = checked_limit(query.limit)?;
     let list = ListUsage {
         org_id: query.org_id,
         bot_id: query.bot_id,
