@@ -215,9 +215,7 @@ impl Control {
             (!grants.directories.is_empty(), "grants.directories", "directories"),
             (grants.market.is_some(), "grants.market", "a market"),
         ] {
-            let message =
-                format!("an oracle judges without {what}: it must give the same verdict every time");
-            checks.require(is_bot || !granted, field, message);
+            checks.require(is_bot || !granted, field, judges_without(what));
         }
         checks.require(
             is_bot || bot.logs.min_level.is_none(),
@@ -242,6 +240,11 @@ impl Control {
         let missing = bot.grants.missing_for(&component.capabilities);
         if missing.is_empty() { Ok(()) } else { Err(BotError::GrantMissing(missing)) }
     }
+}
+
+/// Why an oracle is given none of these.
+fn judges_without(what: &str) -> String {
+    format!("an oracle judges without {what}: it must give the same verdict every time")
 }
 
 /// What the audit log says of a deployment. Not the configuration: people put into it what they should not.

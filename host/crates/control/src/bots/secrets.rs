@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::Deployed;
+use super::{Deployed, judges_without};
 use crate::error::{Checks, rules};
 use crate::policy::{Action, Resource};
 use crate::{BotError, Caller, Control, Internal, secrets};
@@ -84,8 +84,7 @@ impl Control {
         let mut checks = Checks::of(&new);
         checks.require(is_name(name), "name", NAMES);
         let is_bot = row.kind == ComponentKind::Bot;
-        let message = "an oracle judges without secrets: it must give the same verdict every time";
-        checks.require(is_bot, "bot_id", message);
+        checks.require(is_bot, "bot_id", judges_without("secrets"));
         checks.done()?;
         let mut tx = self.store.begin().await?;
         // Held, so that it is not deleted meanwhile, and no more secrets than can be are added at a time.
