@@ -6,6 +6,7 @@ mod auth;
 mod bots;
 mod components;
 mod disputes;
+mod escrow;
 mod jobs;
 mod keys;
 mod ledger;
@@ -31,6 +32,7 @@ pub(crate) fn routes(config: &ApiConfig) -> OpenApiRouter<App> {
         .merge(logs::routes())
         .merge(usage::routes())
         .merge(jobs::routes(config))
+        .merge(escrow::routes(config))
         .merge(submissions::routes())
         .merge(disputes::routes(config))
         .merge(ledger::routes(config))
