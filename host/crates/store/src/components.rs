@@ -66,7 +66,7 @@ pub async fn insert(s: &mut Session, component: &Component, wasm: &[u8]) -> Resu
         wasm,
         component.created_at,
     ];
-    Ok(s.execute(INSERT, args).await? > 0)
+    Ok(s.execute_many(INSERT, args).await? > 0)
 }
 
 /// An org's component.
@@ -96,7 +96,8 @@ pub async fn list(
 /// # Errors
 /// Those of the database.
 pub async fn wasm(s: &mut Session, digest: &Sha256) -> Result<Option<Vec<u8>>, StoreError> {
-    s.optional(WASM, args![digest], |row| row.bytes("wasm")).await
+    // A list of one, for it may be long.
+    Ok(s.all(WASM, args![digest], |row| row.bytes("wasm")).await?.pop())
 }
 
 fn read(row: &Row) -> Result<Component, StoreError> {

@@ -1,14 +1,16 @@
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, SqliteConnection};
 
 use crate::session::Inner;
-use crate::{Session, StoreError, crash};
+use crate::sqlite::{Lease, Sqlite};
+use crate::{Session, Source, StoreError, crash};
 
 /// A step of the schema: its text, the same for both engines or one for each.
 struct Step {
@@ -77,13 +79,18 @@ fn migrator(text: fn(&Step) -> &'static str) -> Migrator {
 const OPENINGS: u32 = 100;
 const BETWEEN_OPENINGS: Duration = Duration::from_millis(50);
 
-/// Opens the connection that writes. Of several hosts that open a new file at once, one changes its journal to a log, and
-/// the others are told that it is locked without having waited.
-async fn open_writer(options: &SqliteConnectOptions) -> Result<sqlx::SqlitePool, sqlx::Error> {
+/// Makes the file if it is not there, with a log. Of several hosts that open a new file at once, one changes its journal to
+/// a log, and the others are told that it is locked without having waited.
+async fn create_sqlite(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .busy_timeout(LOCK_TIMEOUT)
+        .disable_statement_logging();
     let mut tries = OPENINGS;
     loop {
-        let writer = SqlitePoolOptions::new().max_connections(1).acquire_timeout(LOCK_TIMEOUT);
-        match writer.connect_with(options.clone()).await {
+        match options.connect().await {
             Err(error) if tries > 0 && is_locked(&error) => {
                 tries -= 1;
                 tokio::time::sleep(BETWEEN_OPENINGS).await;
@@ -100,7 +107,7 @@ fn is_locked(error: &sqlx::Error) -> bool {
 }
 
 /// How long a transaction waits for another's lock before it gives up with [`StoreError::Busy`].
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database.
 #[derive(Clone)]
@@ -108,11 +115,7 @@ pub struct Store(Pools);
 
 #[derive(Clone)]
 enum Pools {
-    /// One connection that writes, several that read.
-    Sqlite {
-        writer: sqlx::SqlitePool,
-        readers: sqlx::SqlitePool,
-    },
+    Sqlite(Sqlite),
     Postgres(sqlx::PgPool),
 }
 
@@ -140,7 +143,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         crash::point();
         match self.0.0 {
-            Inner::SqliteTx(transaction) => transaction.commit().await?,
+            Inner::Sqlite(Some(Lease::Turn(turn))) => turn.commit().await?,
             Inner::PostgresTx(transaction) => transaction.commit().await?,
             Inner::Sqlite(_) | Inner::Postgres(_) => {}
         }
@@ -160,7 +163,7 @@ pub enum ConnectError {
     Address(#[source] sqlx::Error),
     /// The database does not answer, or refuses.
     #[error("the database cannot be opened")]
-    Open(#[source] sqlx::Error),
+    Open(#[source] Source),
     /// The schema could not be brought up to date.
     #[error("the database's schema cannot be brought up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -171,6 +174,10 @@ pub enum ConnectError {
 enum Schema {
     BroughtUpToDate,
     LeftAsItIs,
+}
+
+fn unopened(error: impl std::error::Error + Send + Sync + 'static) -> ConnectError {
+    ConnectError::Open(Arc::new(error))
 }
 
 impl Store {
@@ -203,48 +210,29 @@ impl Store {
     }
 
     async fn open_sqlite(path: &Path, schema: Schema) -> Result<Self, ConnectError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(schema == Schema::BroughtUpToDate)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            // A statement that may fail half-way keeps a journal of its own. In memory, not in a file for each.
-            .pragma("temp_store", "memory")
-            // Pages that are written to the log again and again are copied into the database less often: each 16 MiB.
-            .pragma("wal_autocheckpoint", "4096")
-            .busy_timeout(LOCK_TIMEOUT)
-            .disable_statement_logging();
-        let writer = open_writer(&options).await.map_err(ConnectError::Open)?;
         if schema == Schema::BroughtUpToDate {
-            let mut connection = writer.acquire().await.map_err(ConnectError::Open)?;
+            let mut connection = create_sqlite(path).await.map_err(unopened)?;
             // SQLite has no lock for this: of two hosts that open a new file at once, one fails at a step that the other
             // has just done, and finds it done when it looks again.
             let mut tries = MIGRATIONS.len();
-            while let Err(error) =
-                migrator(|step| step.sqlite).run_direct(None, &mut *connection, false).await
+            while let Err(error) = migrator(|step| step.sqlite).run_direct(None, &mut connection, false).await
             {
                 tries = tries.checked_sub(1).ok_or(error)?;
             }
+            connection.close().await.map_err(unopened)?;
         }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(LOCK_TIMEOUT)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(ConnectError::Open)?;
-        Ok(Self(Pools::Sqlite { writer, readers }))
+        Ok(Self(Pools::Sqlite(Sqlite::open(path).map_err(unopened)?)))
     }
 
     async fn open_postgres(url: &str, schema: Schema) -> Result<Self, ConnectError> {
         let options: PgConnectOptions = url.parse().map_err(ConnectError::Address)?;
         let options = options.application_name("ringfence").disable_statement_logging();
         // On a connection without the timeout: a host that starts waits for as long as another changes the schema.
-        let mut connection = options.connect().await.map_err(ConnectError::Open)?;
+        let mut connection = options.connect().await.map_err(unopened)?;
         if schema == Schema::BroughtUpToDate {
             migrator(|step| step.postgres).run_direct(None, &mut connection, false).await?;
         }
-        connection.close().await.map_err(ConnectError::Open)?;
+        connection.close().await.map_err(unopened)?;
         let options = options.options([
             ("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis())),
             // A host that is cut off in mid-transaction must not hold its locks until TCP gives up.
@@ -255,7 +243,7 @@ impl Store {
             .acquire_timeout(LOCK_TIMEOUT)
             .connect_with(options)
             .await
-            .map_err(ConnectError::Open)?;
+            .map_err(unopened)?;
         Ok(Self(Pools::Postgres(pool)))
     }
 
@@ -265,7 +253,7 @@ impl Store {
     /// [`StoreError::Busy`] if none becomes free in time.
     pub async fn reader(&self) -> Result<Session, StoreError> {
         Ok(Session(match &self.0 {
-            Pools::Sqlite { readers, .. } => Inner::Sqlite(readers.acquire().await?),
+            Pools::Sqlite(sqlite) => Inner::Sqlite(Some(sqlite.reader().await?)),
             Pools::Postgres(pool) => Inner::Postgres(pool.acquire().await?),
         }))
     }
@@ -276,7 +264,7 @@ impl Store {
     /// [`StoreError::Busy`] if none becomes free in time.
     pub async fn snapshot(&self) -> Result<Session, StoreError> {
         Ok(Session(match &self.0 {
-            Pools::Sqlite { readers, .. } => Inner::SqliteTx(readers.begin().await?),
+            Pools::Sqlite(sqlite) => Inner::Sqlite(Some(sqlite.snapshot().await?)),
             Pools::Postgres(pool) => {
                 let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
                 Inner::PostgresTx(pool.begin_with(begin).await?)
@@ -290,7 +278,7 @@ impl Store {
     /// [`StoreError::Busy`] if none can begin in time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(Tx(Session(match &self.0 {
-            Pools::Sqlite { writer, .. } => Inner::SqliteTx(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Sqlite(sqlite) => Inner::Sqlite(Some(sqlite.begin().await?)),
             Pools::Postgres(pool) => Inner::PostgresTx(pool.begin().await?),
         })))
     }
@@ -304,10 +292,7 @@ impl Store {
     /// Waits until what runs has ended, and closes the database.
     pub async fn close(&self) {
         match &self.0 {
-            Pools::Sqlite { writer, readers } => {
-                readers.close().await;
-                writer.close().await;
-            }
+            Pools::Sqlite(sqlite) => sqlite.close().await,
             Pools::Postgres(pool) => pool.close().await,
         }
     }

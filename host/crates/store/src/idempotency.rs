@@ -75,5 +75,5 @@ pub async fn finish(s: &mut Session, principal: &str, key: &str, response: &str)
 /// # Errors
 /// Those of the database.
 pub async fn purge(s: &mut Session, until: Timestamp) -> Result<u64, StoreError> {
-    s.execute(PURGE, args![until]).await
+    s.execute_many(PURGE, args![until]).await
 }

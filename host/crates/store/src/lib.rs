@@ -24,12 +24,17 @@ pub mod reputation;
 pub mod secrets;
 mod session;
 pub mod sessions;
+mod sqlite;
 mod statements;
 pub mod submissions;
 pub mod usage;
 pub mod users;
 
+use std::sync::Arc;
+
 use ringfence_model::words;
+use rusqlite::ffi;
+use sqlx::error::ErrorKind;
 
 #[doc(hidden)]
 pub use connect::migration_files;
@@ -85,18 +90,21 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
     .concat()
 }
 
+/// What the database's driver says.
+type Source = Arc<dyn std::error::Error + Send + Sync>;
+
 /// Why the database did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// A row with this key, or this unique value, exists.
     #[error("already there")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(#[source] Source),
     /// A constraint that carries an invariant refused the change, such as a balance below zero.
     #[error("refused by a constraint")]
-    Refused(#[source] sqlx::Error),
+    Refused(#[source] Source),
     /// Another transaction held what was needed for too long, or the two were in each other's way. Trying again helps.
     #[error("the database is busy")]
-    Busy(#[source] sqlx::Error),
+    Busy(#[source] Source),
     /// What was read makes no sense.
     #[error("column `{column}`: {reason}")]
     Corrupt {
@@ -107,7 +115,7 @@ pub enum StoreError {
     },
     /// Anything else.
     #[error("database")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Source),
 }
 
 impl StoreError {
@@ -124,25 +132,39 @@ impl From<serde_json::Error> for StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        use sqlx::error::ErrorKind;
-        let (kind, code) = match &error {
-            sqlx::Error::PoolTimedOut => return Self::Busy(error),
-            sqlx::Error::Database(database) => {
-                (database.kind(), database.code().map(std::borrow::Cow::into_owned))
-            }
-            _ => return Self::Database(error),
+        let make = match &error {
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            sqlx::Error::Database(refused) => match (refused.kind(), refused.code().as_deref()) {
+                (ErrorKind::UniqueViolation, _) => Self::Conflict,
+                (
+                    ErrorKind::CheckViolation | ErrorKind::ForeignKeyViolation | ErrorKind::NotNullViolation,
+                    _,
+                ) => Self::Refused,
+                // raise_exception. The only triggers keep the audit log and the ledger as they are.
+                (_, Some("P0001")) => Self::Refused,
+                // lock_not_available, serialization_failure, deadlock_detected.
+                (_, Some("55P03" | "40001" | "40P01")) => Self::Busy,
+                _ => Self::Database,
+            },
+            _ => Self::Database,
         };
-        match (kind, code.as_deref()) {
-            (ErrorKind::UniqueViolation, _) => Self::Conflict(error),
-            (ErrorKind::CheckViolation | ErrorKind::ForeignKeyViolation | ErrorKind::NotNullViolation, _) => {
-                Self::Refused(error)
-            }
-            // SQLITE_CONSTRAINT_TRIGGER; PostgreSQL: raise_exception. The only triggers keep the audit log and
-            // the ledger as they are.
-            (_, Some("1811" | "P0001")) => Self::Refused(error),
-            // SQLITE_BUSY and its kin; PostgreSQL: lock_not_available, serialization_failure, deadlock_detected.
-            (_, Some("5" | "261" | "517" | "55P03" | "40001" | "40P01")) => Self::Busy(error),
-            _ => Self::Database(error),
-        }
+        make(Arc::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let make = match error.sqlite_error().map(|failure| failure.extended_code) {
+            Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => Self::Conflict,
+            Some(
+                ffi::SQLITE_CONSTRAINT_CHECK
+                | ffi::SQLITE_CONSTRAINT_FOREIGNKEY
+                | ffi::SQLITE_CONSTRAINT_NOTNULL
+                | ffi::SQLITE_CONSTRAINT_TRIGGER,
+            ) => Self::Refused,
+            Some(ffi::SQLITE_BUSY | ffi::SQLITE_BUSY_RECOVERY | ffi::SQLITE_BUSY_SNAPSHOT) => Self::Busy,
+            _ => Self::Database,
+        };
+        make(Arc::new(error))
     }
 }

@@ -82,7 +82,7 @@ pub async fn call(s: &mut Session, bot: &BotId, id: &InvocationId) -> Result<Opt
 /// # Errors
 /// Those of the database.
 pub async fn delete_old(s: &mut Session, before: &InvocationId, limit: u32) -> Result<u64, StoreError> {
-    s.execute(DELETE_OLD, args![before, limit]).await
+    s.execute_many(DELETE_OLD, args![before, limit]).await
 }
 
 /// Bots whose lines are kept for a time of their own, in the order of their ids, after this one.
@@ -117,7 +117,7 @@ pub async fn delete_of_bot(
     let next = begun.last().filter(|_| full);
     let until = next.map_or(before, |last| last.plus(std::time::Duration::from_micros(1)));
     if !begun.is_empty() {
-        s.execute(DELETE_OF_BOT, args![&keep.bot_id, keep.deleted_until, until]).await?;
+        s.execute_many(DELETE_OF_BOT, args![&keep.bot_id, keep.deleted_until, until]).await?;
     }
     s.execute(DELETED_UNTIL, args![&keep.bot_id, until]).await?;
     Ok(full.then(|| KeepDays { deleted_until: until, ..keep.clone() }))
@@ -136,8 +136,8 @@ pub async fn delete_calls(
 ) -> Result<(u64, Option<InvocationId>), StoreError> {
     let old: Vec<InvocationId> = s.all(OLD_CALLS, args![after, before, limit], |row| row.parse("id")).await?;
     let Some(last) = old.last() else { return Ok((0, None)) };
-    s.execute(DELETE_LOGS_OF_CALLS, args![after, last]).await?;
-    let deleted = s.execute(DELETE_CALLS, args![after, last]).await?;
+    s.execute_many(DELETE_LOGS_OF_CALLS, args![after, last]).await?;
+    let deleted = s.execute_many(DELETE_CALLS, args![after, last]).await?;
     let full = u32::try_from(old.len()).is_ok_and(|found| found >= limit);
     Ok((deleted, full.then(|| last.clone())))
 }

@@ -50,5 +50,5 @@ pub async fn take(
 /// # Errors
 /// Those of the database.
 pub async fn purge(s: &mut Session, now: Timestamp) -> Result<u64, StoreError> {
-    s.execute(PURGE, args![now]).await
+    s.execute_many(PURGE, args![now]).await
 }

@@ -19,8 +19,8 @@ pub struct Record {
     pub lines: Option<String>,
 }
 
-/// A statement that writes so many rows. To SQLite `$1` is a name, and sqlx asks for the name of each parameter, which it
-/// looks for from the first on: with hundreds of them that would take longer than all the rest. `?` has no name.
+/// A statement that writes so many rows. To SQLite `$1` is a name, and to ask for the name of each parameter it looks
+/// from the first on: with hundreds of them that would take longer than all the rest. `?` has no name.
 struct Batch {
     rows: usize,
     sqlite: String,
@@ -178,7 +178,12 @@ async fn write(s: &mut Session, batches: &'static [Batch; 3], rows: Vec<Vec<Arg>
         let sql = if s.is_postgres() { &batch.postgres } else { &batch.sqlite };
         while rows.len() >= batch.rows {
             let args = rows.by_ref().take(batch.rows).flatten().collect();
-            s.execute(AssertSqlSafe(sql.as_str()), args).await?;
+            let sql = AssertSqlSafe(sql.as_str());
+            if batch.rows == 1 {
+                s.execute(sql, args).await?
+            } else {
+                s.execute_many(sql, args).await?
+            };
         }
     }
     Ok(())

@@ -4,14 +4,14 @@
 //! rows are read through [`Row`]. Only this file knows which engine is behind; `docs/decisions/0001-two-engines.md`
 //! says why it is done so.
 
+use std::sync::Arc;
+
 use futures::TryStreamExt as _;
 use ringfence_model as model;
 use sqlx::pool::PoolConnection;
-use sqlx::{
-    Arguments as _, AssertSqlSafe, ColumnIndex, PgConnection, Postgres, Row as _, SqlSafeStr, Sqlite,
-    SqliteConnection,
-};
+use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Postgres, Row as _, SqlSafeStr, SqlStr};
 
+use crate::sqlite::{self, Lease};
 use crate::{StoreError, crash};
 
 /// An argument of a statement.
@@ -164,25 +164,24 @@ arg_by_word!(BotStatus, JobStatus, SubmissionStatus, PayoutStatus, EscrowStatus,
 pub struct Session(pub(crate) Inner);
 
 pub(crate) enum Inner {
-    Sqlite(PoolConnection<Sqlite>),
-    SqliteTx(sqlx::Transaction<'static, Sqlite>),
+    /// Nothing while a thread has it.
+    Sqlite(Option<Lease>),
     Postgres(PoolConnection<Postgres>),
     PostgresTx(sqlx::Transaction<'static, Postgres>),
 }
 
 enum Engine<'a> {
-    Sqlite(&'a mut SqliteConnection),
+    Sqlite(&'a mut Option<Lease>),
     Postgres(&'a mut PgConnection),
 }
 
 impl Session {
     fn engine(&mut self) -> Engine<'_> {
-        if matches!(self.0, Inner::SqliteTx(_) | Inner::PostgresTx(_)) {
+        if matches!(self.0, Inner::Sqlite(Some(Lease::Turn(_))) | Inner::PostgresTx(_)) {
             crash::point();
         }
         match &mut self.0 {
-            Inner::Sqlite(connection) => Engine::Sqlite(connection),
-            Inner::SqliteTx(connection) => Engine::Sqlite(connection),
+            Inner::Sqlite(lease) => Engine::Sqlite(lease),
             Inner::Postgres(connection) => Engine::Postgres(connection),
             Inner::PostgresTx(connection) => Engine::Postgres(connection),
         }
@@ -219,43 +218,58 @@ impl Session {
         })
     }
 
-    /// Runs a statement; the number of rows that it changed.
+    /// Runs a statement that changes a few rows; how many those were.
     pub(crate) async fn execute(&mut self, sql: impl SqlSafeStr, args: Vec<Arg>) -> Result<u64, StoreError> {
-        Ok(match self.engine() {
-            Engine::Sqlite(connection) => {
-                sqlx::query_with(sql, bind_sqlite(args)?).execute(connection).await?.rows_affected()
+        let sql = sql.into_sql_str();
+        match self.engine() {
+            Engine::Sqlite(lease) => {
+                sqlite::here(lease, |connection| sqlite::execute(connection, sql.as_str(), &args))
             }
-            Engine::Postgres(connection) => {
-                sqlx::query_with(sql, bind_postgres(args)?).execute(connection).await?.rows_affected()
-            }
-        })
+            Engine::Postgres(connection) => execute_postgres(connection, sql, args).await,
+        }
     }
 
-    /// The rows of a statement, each read by `read`.
-    pub(crate) async fn all<T>(
+    /// As [`Self::execute`], for many rows, or many bytes.
+    pub(crate) async fn execute_many(
         &mut self,
         sql: impl SqlSafeStr,
         args: Vec<Arg>,
-        read: impl Fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut found = Vec::new();
+    ) -> Result<u64, StoreError> {
+        let sql = sql.into_sql_str();
         match self.engine() {
-            Engine::Sqlite(connection) => {
-                let query = sqlx::query_with(sql, bind_sqlite(args)?);
-                let mut rows = query.fetch(connection);
-                while let Some(row) = rows.try_next().await? {
-                    found.push(read(&Row::Sqlite(row))?);
-                }
+            Engine::Sqlite(lease) => {
+                sqlite::aside(lease, move |connection| sqlite::execute(connection, sql.as_str(), &args)).await
+            }
+            Engine::Postgres(connection) => execute_postgres(connection, sql, args).await,
+        }
+    }
+
+    /// The rows of a statement, each read by `read`.
+    pub(crate) async fn all<T: Send + 'static>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        args: Vec<Arg>,
+        read: impl Fn(&Row) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Vec<T>, StoreError> {
+        let sql = sql.into_sql_str();
+        match self.engine() {
+            // What a transaction reads before it writes is not much, and others wait for it.
+            Engine::Sqlite(lease @ Some(Lease::Turn(_))) => {
+                sqlite::here(lease, |connection| sqlite::all(connection, sql.as_str(), &args, read))
+            }
+            Engine::Sqlite(lease) => {
+                sqlite::aside(lease, move |connection| sqlite::all(connection, sql.as_str(), &args, read))
+                    .await
             }
             Engine::Postgres(connection) => {
-                let query = sqlx::query_with(sql, bind_postgres(args)?);
-                let mut rows = query.fetch(connection);
+                let mut found = Vec::new();
+                let mut rows = sqlx::query_with(sql, bind_postgres(args)?).fetch(connection);
                 while let Some(row) = rows.try_next().await? {
                     found.push(read(&Row::Postgres(row))?);
                 }
+                Ok(found)
             }
         }
-        Ok(found)
     }
 
     /// The only row of a statement, if there is one.
@@ -265,16 +279,16 @@ impl Session {
         args: Vec<Arg>,
         read: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let row = match self.engine() {
-            Engine::Sqlite(connection) => {
-                sqlx::query_with(sql, bind_sqlite(args)?).fetch_optional(connection).await?.map(Row::Sqlite)
+        let sql = sql.into_sql_str();
+        match self.engine() {
+            Engine::Sqlite(lease) => {
+                sqlite::here(lease, |connection| sqlite::optional(connection, sql.as_str(), &args, read))
             }
-            Engine::Postgres(connection) => sqlx::query_with(sql, bind_postgres(args)?)
-                .fetch_optional(connection)
-                .await?
-                .map(Row::Postgres),
-        };
-        row.as_ref().map(read).transpose()
+            Engine::Postgres(connection) => {
+                let row = sqlx::query_with(sql, bind_postgres(args)?).fetch_optional(connection).await?;
+                row.map(|row| read(&Row::Postgres(row))).transpose()
+            }
+        }
     }
 
     /// The only row of a statement that always has one.
@@ -284,21 +298,17 @@ impl Session {
         args: Vec<Arg>,
         read: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.optional(sql, args, read).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
+        let found = self.optional(sql, args, read).await?;
+        found.ok_or_else(|| StoreError::Database(Arc::new(sqlx::Error::RowNotFound)))
     }
 }
 
-fn bind_sqlite(args: Vec<Arg>) -> Result<sqlx::sqlite::SqliteArguments, StoreError> {
-    let mut bound = sqlx::sqlite::SqliteArguments::default();
-    for arg in args {
-        match arg {
-            Arg::Int(value) => bound.add(value),
-            Arg::Text(value) => bound.add(value),
-            Arg::Bytes(value) => bound.add(value),
-        }
-        .map_err(sqlx::Error::Encode)?;
-    }
-    Ok(bound)
+async fn execute_postgres(
+    connection: &mut PgConnection,
+    sql: SqlStr,
+    args: Vec<Arg>,
+) -> Result<u64, StoreError> {
+    Ok(sqlx::query_with(sql, bind_postgres(args)?).execute(connection).await?.rows_affected())
 }
 
 fn bind_postgres(args: Vec<Arg>) -> Result<sqlx::postgres::PgArguments, StoreError> {
@@ -315,22 +325,18 @@ fn bind_postgres(args: Vec<Arg>) -> Result<sqlx::postgres::PgArguments, StoreErr
 }
 
 /// A row of either engine. Columns are read by name.
-pub(crate) enum Row {
-    Sqlite(sqlx::sqlite::SqliteRow),
+pub(crate) enum Row<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
     Postgres(sqlx::postgres::PgRow),
 }
 
-impl Row {
+impl Row<'_> {
     fn get<T>(&self, column: &str) -> Result<T, StoreError>
     where
-        T: for<'r> sqlx::Decode<'r, Sqlite>
-            + sqlx::Type<Sqlite>
-            + for<'r> sqlx::Decode<'r, Postgres>
-            + sqlx::Type<Postgres>,
-        for<'c> &'c str: ColumnIndex<sqlx::sqlite::SqliteRow> + ColumnIndex<sqlx::postgres::PgRow>,
+        T: rusqlite::types::FromSql + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
     {
         Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Sqlite(row) => row.get(column)?,
             Self::Postgres(row) => row.try_get(column)?,
         })
     }

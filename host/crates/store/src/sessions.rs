@@ -129,7 +129,7 @@ pub async fn end_of_user(
 /// # Errors
 /// Those of the database.
 pub async fn end_all(s: &mut Session, reason: EndReason, now: Timestamp) -> Result<u64, StoreError> {
-    s.execute(END_ALL, args![reason.as_str(), now]).await
+    s.execute_many(END_ALL, args![reason.as_str(), now]).await
 }
 
 /// Forgets the sessions whose time was over at `before`.
@@ -137,5 +137,5 @@ pub async fn end_all(s: &mut Session, reason: EndReason, now: Timestamp) -> Resu
 /// # Errors
 /// Those of the database.
 pub async fn purge(s: &mut Session, before: Timestamp) -> Result<u64, StoreError> {
-    s.execute(PURGE, args![before]).await
+    s.execute_many(PURGE, args![before]).await
 }
