@@ -326,7 +326,7 @@ fn bind_postgres(args: Vec<Arg>) -> Result<sqlx::postgres::PgArguments, StoreErr
 
 /// A row of either engine. Columns are read by name.
 pub(crate) enum Row<'a> {
-    Sqlite(&'a rusqlite::Row<'a>),
+    Sqlite(sqlite::Row<'a>),
     Postgres(sqlx::postgres::PgRow),
 }
 

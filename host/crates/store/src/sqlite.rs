@@ -7,17 +7,18 @@
 //! were waiting for their turn when the first ended have theirs before the commit, which makes all of them durable at once.
 //! Each is told only then; if the commit fails, none of them has happened.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::types::{ToSql, ToSqlOutput};
-use rusqlite::{CachedStatement, Connection, OpenFlags};
+use rusqlite::types::{FromSql, ToSql, ToSqlOutput};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Statement};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::connect::LOCK_TIMEOUT;
-use crate::session::{Arg, Row};
+use crate::session::{self, Arg};
 use crate::{StoreError, crash};
 
 /// How many read at a time.
@@ -73,6 +74,8 @@ impl Sqlite {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // Who waits for another process waits without a thread.
         connection.busy_timeout(Duration::ZERO)?;
+        // In KiB: what it writes to again and again stays in memory, for nobody else changes it.
+        connection.pragma_update(None, "cache_size", -65_536)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         // Pages that are written to the log again and again are copied into the database less often: each 16 MiB.
@@ -318,13 +321,13 @@ pub(crate) fn all<T>(
     connection: &Connection,
     sql: &str,
     args: &[Arg],
-    read: impl Fn(&Row) -> Result<T, StoreError>,
+    read: impl Fn(&session::Row) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut statement = prepare(connection, sql, args)?;
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(read(&Row::Sqlite(row))?);
+        found.push(read(&Row::new(row))?);
     }
     Ok(found)
 }
@@ -333,11 +336,11 @@ pub(crate) fn optional<T>(
     connection: &Connection,
     sql: &str,
     args: &[Arg],
-    read: impl Fn(&Row) -> Result<T, StoreError>,
+    read: impl Fn(&session::Row) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
     let mut statement = prepare(connection, sql, args)?;
     let mut rows = statement.raw_query();
-    rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
+    rows.next()?.map(|row| read(&Row::new(row))).transpose()
 }
 
 fn prepare<'c>(connection: &'c Connection, sql: &str, args: &[Arg]) -> rusqlite::Result<CachedStatement<'c>> {
@@ -352,6 +355,30 @@ fn prepare<'c>(connection: &'c Connection, sql: &str, args: &[Arg]) -> rusqlite:
         statement.raw_bind_parameter(index, arg)?;
     }
     Ok(statement)
+}
+
+/// A row, and which of its columns is probably asked for next: they are mostly read in their order, and SQLite has names of
+/// columns only to be compared one after the other.
+pub(crate) struct Row<'a> {
+    row: &'a rusqlite::Row<'a>,
+    next: Cell<usize>,
+}
+
+impl<'a> Row<'a> {
+    fn new(row: &'a rusqlite::Row<'a>) -> session::Row<'a> {
+        session::Row::Sqlite(Self { row, next: Cell::new(0) })
+    }
+
+    pub(crate) fn get<T: FromSql>(&self, column: &str) -> Result<T, rusqlite::Error> {
+        let statement: &Statement<'_> = self.row.as_ref();
+        let next = self.next.get();
+        let index = match statement.column_name(next) {
+            Ok(name) if name == column => next,
+            _ => statement.column_index(column)?,
+        };
+        self.next.set(index.wrapping_add(1));
+        self.row.get(index)
+    }
 }
 
 impl ToSql for Arg {
