@@ -33,6 +33,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("wasmtime", &["ringfence-runtime"]),
     ("wasmtime-wasi", &["ringfence-runtime"]),
     ("wasmtime-wasi-http", &["ringfence-runtime"]),
+    ("rusqlite", &["ringfence-store"]),
     ("sqlx", &["ringfence-store", "ringfence-testkit"]),
     ("axum", &["ringfence-api"]),
     ("tokio-rustls", &["ringfence-outbound"]),

@@ -23,5 +23,6 @@ mod policies_secrets;
 mod queue;
 mod rates;
 mod schema;
+mod turns;
 mod usage;
 mod users;
