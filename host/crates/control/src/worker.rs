@@ -86,15 +86,15 @@ impl Control {
         run_at: Timestamp,
         payload: Value,
     ) -> Result<(), Internal> {
-        if self.put(tx, kind, org, subject, run_at, payload).await? {
+        if queue::put(tx, &self.item(kind, org, subject, run_at, payload)).await? {
             Ok(())
         } else {
             Err(Internal::Invariant("a task was queued twice"))
         }
     }
 
-    /// Puts a task on the queue; `false` if it is there.
-    async fn put(
+    /// As [`Self::enqueue`], in the place of what is there: who carries that out is late.
+    pub(crate) async fn enqueue_anew(
         &self,
         tx: &mut Tx,
         kind: TaskKind,
@@ -102,8 +102,12 @@ impl Control {
         subject: &str,
         run_at: Timestamp,
         payload: Value,
-    ) -> Result<bool, Internal> {
-        let item = NewItem {
+    ) -> Result<(), Internal> {
+        Ok(queue::put_anew(tx, &self.item(kind, org, subject, run_at, payload)).await?)
+    }
+
+    fn item(&self, kind: TaskKind, org: &OrgId, subject: &str, run_at: Timestamp, payload: Value) -> NewItem {
+        NewItem {
             id: TaskId::new(&*self.clock, &*self.rng).to_string(),
             org_id: org.clone(),
             kind: kind.as_str().to_owned(),
@@ -111,8 +115,7 @@ impl Control {
             subject_id: subject.to_owned(),
             run_at,
             created_at: self.clock.now(),
-        };
-        Ok(queue::put(tx, &item).await?)
+        }
     }
 
     /// Moves a task to another time in the transaction of the change that makes it necessary. It may be held just now: who
@@ -127,7 +130,7 @@ impl Control {
     ) -> Result<(), Internal> {
         if !queue::reschedule(tx, kind.as_str(), subject, run_at).await? {
             // Another host has just put it back under another id, which the statement before did not see.
-            self.put(tx, kind, org, subject, run_at, json!({})).await?;
+            queue::put(tx, &self.item(kind, org, subject, run_at, json!({}))).await?;
         }
         Ok(())
     }

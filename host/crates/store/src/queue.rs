@@ -3,7 +3,7 @@
 use ringfence_model::{OrgId, Timestamp};
 use serde_json::Value;
 
-use crate::session::args;
+use crate::session::{Arg, args};
 use crate::statements::statements;
 use crate::{Session, StoreError, Tx};
 
@@ -59,6 +59,10 @@ pub struct DueOrg {
 statements! {
     PUT = "INSERT INTO queue (id, org_id, kind, payload, subject_id, run_at, attempt, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, 0, $7) ON CONFLICT (kind, subject_id) DO NOTHING";
+    PUT_ANEW = "INSERT INTO queue (id, org_id, kind, payload, subject_id, run_at, attempt, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, 0, $7) ON CONFLICT (kind, subject_id) DO UPDATE SET
+            id = excluded.id, payload = excluded.payload, run_at = excluded.run_at, attempt = 0, lease_owner = NULL,
+            lease_until = NULL, last_error = NULL, dead_at = NULL, created_at = excluded.created_at";
     DUE = "SELECT id FROM queue
         WHERE kind = $3 AND dead_at IS NULL AND run_at <= $1 AND (lease_until IS NULL OR lease_until <= $1)
         ORDER BY run_at, id LIMIT $2";
@@ -108,7 +112,20 @@ statements! {
 /// # Errors
 /// Those of the database.
 pub async fn put(s: &mut Session, item: &NewItem) -> Result<bool, StoreError> {
-    let args = args![
+    Ok(s.execute(PUT, item_args(item)).await? > 0)
+}
+
+/// Puts work on the queue in the place of what is queued of this kind for this subject. Who holds that has lost its lease.
+///
+/// # Errors
+/// Those of the database.
+pub async fn put_anew(s: &mut Session, item: &NewItem) -> Result<(), StoreError> {
+    s.execute(PUT_ANEW, item_args(item)).await?;
+    Ok(())
+}
+
+fn item_args(item: &NewItem) -> Vec<Arg> {
+    args![
         &item.id,
         &item.org_id,
         &item.kind,
@@ -116,8 +133,7 @@ pub async fn put(s: &mut Session, item: &NewItem) -> Result<bool, StoreError> {
         &item.subject_id,
         item.run_at,
         item.created_at,
-    ];
-    Ok(s.execute(PUT, args).await? > 0)
+    ]
 }
 
 /// Ends every lease on work of a kind: for the one host of a database, which finds at its start what it held when it ended.

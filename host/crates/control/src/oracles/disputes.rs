@@ -5,7 +5,7 @@
 
 use ringfence_model::{JobEvent, JobId, JobStatus, SubmissionStatus};
 use ringfence_store::jobs::{self, Job};
-use ringfence_store::{Tx, queue, submissions};
+use ringfence_store::{Tx, submissions};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -95,12 +95,10 @@ impl Control {
         }
         for submission in submissions::being_judged(tx, &job.id).await? {
             // An evaluation that began before the dispute may not have noticed yet: it loses its lease.
-            queue::remove(tx, TaskKind::Evaluate.as_str(), submission.as_str()).await?;
             let payload = json!({ "faults": 0 });
-            self.enqueue(tx, TaskKind::Evaluate, &job.org_id, submission.as_str(), now, payload).await?;
+            self.enqueue_anew(tx, TaskKind::Evaluate, &job.org_id, submission.as_str(), now, payload).await?;
         }
-        queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
-        self.enqueue(tx, TaskKind::Expire, &job.org_id, job.id.as_str(), job.expiry, json!({})).await
+        self.enqueue_anew(tx, TaskKind::Expire, &job.org_id, job.id.as_str(), job.expiry, json!({})).await
     }
 
     /// Closes all submissions of a job that are being judged, and tells of each.

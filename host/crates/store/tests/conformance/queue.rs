@@ -12,6 +12,7 @@ use crate::fixture::Fixture;
 
 on_both_engines!(
     a_late_attempt_changes_nothing,
+    what_is_put_anew_is_there_once,
     parallel_leasers_never_share,
     work_waits_its_time,
     orgs_share_the_queue,
@@ -25,7 +26,15 @@ async fn put(fixture: &Fixture, subject: &str, run_at: Timestamp) -> bool {
 }
 
 async fn put_for(fixture: &Fixture, org: &OrgId, subject: &str, run_at: Timestamp) -> bool {
-    let item = NewItem {
+    let item = item(fixture, org, subject, run_at);
+    let mut tx = fixture.tx().await;
+    let put = queue::put(&mut tx, &item).await.unwrap();
+    tx.commit().await.unwrap();
+    put
+}
+
+fn item(fixture: &Fixture, org: &OrgId, subject: &str, run_at: Timestamp) -> NewItem {
+    NewItem {
         id: format!("task_{subject}"),
         org_id: org.clone(),
         kind: "evaluate".to_owned(),
@@ -33,11 +42,7 @@ async fn put_for(fixture: &Fixture, org: &OrgId, subject: &str, run_at: Timestam
         subject_id: subject.to_owned(),
         run_at,
         created_at: fixture.now(),
-    };
-    let mut tx = fixture.tx().await;
-    let put = queue::put(&mut tx, &item).await.unwrap();
-    tx.commit().await.unwrap();
-    put
+    }
 }
 
 async fn lease(fixture: &Fixture, limit: u32) -> Vec<Leased> {
@@ -72,6 +77,41 @@ async fn a_late_attempt_changes_nothing(engine: Engine) {
     assert!(!queue::finish(&mut tx, &first.id, 2).await.unwrap(), "once");
     tx.commit().await.unwrap();
     assert!(put(&fixture, "a", fixture.now()).await, "the subject is free again");
+}
+
+/// Also while another host is just putting it back, which takes it off and puts it on under another id.
+async fn what_is_put_anew_is_there_once(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let named = |id: &str| {
+        let item = item(&fixture, &fixture.buyer.org_id, "a", fixture.now());
+        NewItem { id: id.to_owned(), ..item }
+    };
+    assert!(put(&fixture, "a", fixture.now()).await);
+    assert_eq!(lease(&fixture, 1).await.len(), 1);
+    let mut back = fixture.tx().await;
+    assert!(queue::finish(&mut back, "task_a", 1).await.unwrap());
+    assert!(queue::put(&mut back, &named("task_back")).await.unwrap());
+    let (store, anew) = (fixture.store.clone(), named("task_anew"));
+    let anew = tokio::spawn(async move {
+        let mut tx = store.begin().await.unwrap();
+        queue::put_anew(&mut tx, &anew).await.unwrap();
+        tx.commit().await.unwrap();
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!anew.is_finished());
+    back.commit().await.unwrap();
+    anew.await.unwrap();
+    let leased = lease(&fixture, 5).await;
+    let leased: Vec<_> = leased.iter().map(|item| (item.id.as_str(), item.attempt)).collect();
+    assert_eq!(leased, [("task_anew", 1)]);
+
+    // Who carries it out is late as soon as it is put anew once more.
+    let mut tx = fixture.tx().await;
+    queue::put_anew(&mut tx, &named("task_last")).await.unwrap();
+    assert!(!queue::finish(&mut tx, "task_anew", 1).await.unwrap());
+    assert!(!queue::finish(&mut tx, "task_last", 1).await.unwrap(), "nobody has taken it on");
+    tx.commit().await.unwrap();
+    assert_eq!(lease(&fixture, 5).await.len(), 1);
 }
 
 async fn parallel_leasers_never_share(engine: Engine) {
