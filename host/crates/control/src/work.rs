@@ -83,19 +83,20 @@ enum Stopped {
 }
 
 impl Control {
-    /// Tells bots of a job in the transaction that funds it: those of other orgs that work on what it wants.
-    pub(crate) async fn tell_bots(&self, tx: &mut Tx, job: &Job) -> Result<(), Internal> {
+    /// Tells bots of a job in the transaction that funds it: those of other orgs that work on what it wants. Whether there
+    /// are any.
+    pub(crate) async fn tell_bots(&self, tx: &mut Tx, job: &Job) -> Result<bool, Internal> {
         if job.visibility != Visibility::Public {
-            return Ok(());
+            return Ok(false);
         }
         let now = self.clock.now();
         let bots = market_bots::to_tell(tx, &job.artifact_type, &job.org_id, job.id.as_str(), TOLD).await?;
-        for bot in bots {
+        for bot in &bots {
             let subject = format!("{}:{}", bot.bot_id, job.id);
             let payload = serde_json::to_value(Progress::default())?;
             self.enqueue(tx, TaskKind::Work, &bot.org_id, &subject, now, payload).await?;
         }
-        Ok(())
+        Ok(!bots.is_empty())
     }
 
     /// Lets a bot work on the job that `task` is about. What the market or the owner does not want ends the task quietly.

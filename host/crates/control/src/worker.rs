@@ -218,6 +218,13 @@ impl Control {
         while running.join_next().await.is_some() {}
     }
 
+    /// Lets this host's worker look at once if it would not look by itself before something is `due`.
+    pub(crate) fn ring_for(&self, kind: TaskKind, due: Timestamp) {
+        if due < self.clock.now().plus(LONGEST_SLEEP) {
+            self.ring(kind);
+        }
+    }
+
     /// Lets this host's worker look at once whether there is something to do.
     pub(crate) fn ring(&self, kind: TaskKind) {
         match kind {

@@ -88,7 +88,7 @@ impl Control {
             self.audit(&mut tx, caller, Action::JobsUpdate, Resource::Job(&old), data).await?;
         }
         tx.commit().await?;
-        self.ring(TaskKind::Expire);
+        self.ring_for(TaskKind::Expire, job.expiry);
         Ok(Answer::New(view))
     }
 }

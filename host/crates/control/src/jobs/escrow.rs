@@ -80,13 +80,15 @@ impl Control {
         }
         let data = json!({ "amount": amount });
         self.emit(&mut tx, EventName::JobFunded, (&job.org_id, None), id, data).await?;
-        self.tell_bots(&mut tx, &job).await?;
+        let told = self.tell_bots(&mut tx, &job).await?;
         let view = FundedView { job: reread(&mut tx, id).await?, warnings: overpaid(amount, job.price) };
         self.finish_once(&mut tx, caller, once, &view).await?;
         let detail = json!({ "amount": amount });
         self.audit(&mut tx, caller, Action::JobsFund, Resource::Job(&job), detail).await?;
         tx.commit().await?;
-        self.ring(TaskKind::Work);
+        if told {
+            self.ring(TaskKind::Work);
+        }
         Ok(Answer::New(view))
     }
 

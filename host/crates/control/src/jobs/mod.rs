@@ -120,7 +120,7 @@ impl Control {
         let detail = json!({ "price": job.price, "visibility": job.visibility });
         self.audit(&mut tx, caller, Action::JobsCreate, Resource::Job(&job), detail).await?;
         tx.commit().await?;
-        self.ring(TaskKind::Expire);
+        self.ring_for(TaskKind::Expire, expiry);
         Ok(Answer::New(view))
     }
 

@@ -196,7 +196,6 @@ impl Control {
             _ => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
         }
         tx.commit().await?;
-        self.ring(TaskKind::Evaluate);
         Ok(Done::Settled)
     }
 
