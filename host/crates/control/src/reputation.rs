@@ -141,22 +141,24 @@ impl Control {
         submission: &Submission,
         earned: MicroUsdc,
     ) -> Result<(), Internal> {
-        let worker = &submission.worker_id;
-        let before = reputation::outcome(tx, &job.id, worker).await?;
+        let (worker, org) = (&submission.worker_id, &submission.org_id);
+        let outcome = self.outcome(job, (worker, org), JobOutcome::Won, earned);
+        let failed_before = !reputation::keep_outcome(tx, &outcome).await?
+            && reputation::won_after_all(tx, &outcome).await?;
         let won = Change {
             jobs_won: 1,
-            jobs_failed: if before == Some(JobOutcome::Failed) { -1 } else { 0 },
+            jobs_failed: if failed_before { -1 } else { 0 },
             submissions_passed: 1,
             earned,
             ..Change::default()
         };
         let paid = Change { spent: job.price, ..Change::default() };
-        let mut changes = [(worker, &submission.org_id, won), (&job.buyer_id, &job.org_id, paid)];
+        let mut changes = [(worker, org, won), (&job.buyer_id, &job.org_id, paid)];
         changes.sort_by_key(|(agent, ..)| agent.as_str());
         for (agent, org, change) in changes {
             reputation::add(tx, agent, org, &change).await?;
         }
-        self.keep_outcome(tx, job, (worker, &submission.org_id), JobOutcome::Won, earned).await
+        Ok(())
     }
 
     /// Counts a submission that failed by no fault of the oracle, and the job with it if that was the worker's last attempt.
@@ -194,24 +196,22 @@ impl Control {
         worker: &AgentId,
         org: &OrgId,
     ) -> Result<(), Internal> {
-        // Under the job's lock, so nobody else counts it meanwhile.
-        if reputation::outcome(tx, &job.id, worker).await?.is_some() {
-            return Ok(());
+        let outcome = self.outcome(job, (worker, org), JobOutcome::Failed, MicroUsdc::ZERO);
+        if reputation::keep_outcome(tx, &outcome).await? {
+            let change = Change { jobs_failed: 1, ..Change::default() };
+            reputation::add(tx, worker, org, &change).await?;
         }
-        let change = Change { jobs_failed: 1, ..Change::default() };
-        reputation::add(tx, worker, org, &change).await?;
-        self.keep_outcome(tx, job, (worker, org), JobOutcome::Failed, MicroUsdc::ZERO).await
+        Ok(())
     }
 
-    async fn keep_outcome(
+    fn outcome(
         &self,
-        tx: &mut Tx,
         job: &Job,
         (worker, org): (&AgentId, &OrgId),
         outcome: JobOutcome,
         earned: MicroUsdc,
-    ) -> Result<(), Internal> {
-        let row = Outcome {
+    ) -> Outcome {
+        Outcome {
             job_id: job.id.clone(),
             agent_id: worker.clone(),
             org_id: org.clone(),
@@ -219,8 +219,7 @@ impl Control {
             earned,
             visibility: job.visibility,
             ended_at: self.clock.now(),
-        };
-        Ok(reputation::set_outcome(tx, &row).await?)
+        }
     }
 }
 

@@ -78,33 +78,34 @@ fn batches(insert: &str, columns: usize, then: &str) -> [Batch; 3] {
 /// # Errors
 /// Those of the database; then nothing may be committed.
 pub async fn insert(s: &mut Session, records: &[Record]) -> Result<(), StoreError> {
+    keep(s, records).await?;
+    // In one order on every host: two that add to the same rows never wait for each other in a circle.
+    let mut sums = BTreeMap::<_, Sum>::new();
+    for Record { call, .. } in records {
+        sums.entry((&call.org_id, day_of(call), &call.bot_id)).or_default().add(call);
+    }
+    write_sums(s, sums).await
+}
+
+/// As [`insert`], of the run of an oracle whose submission has passed: what it used is added as well.
+///
+/// # Errors
+/// Those of the database; then nothing may be committed.
+pub async fn insert_unsealed(s: &mut Session, record: &Record) -> Result<(), StoreError> {
+    keep(s, std::slice::from_ref(record)).await?;
+    let call = &record.call;
+    let mut sum = Sum { calls: 1, ..Sum::default() };
+    sum.add_use(call);
+    write_sums(s, BTreeMap::from([((&call.org_id, day_of(call), &call.bot_id), sum)])).await
+}
+
+async fn keep(s: &mut Session, records: &[Record]) -> Result<(), StoreError> {
     write(s, &INSERT, records.iter().map(|record| call_args(&record.call)).collect()).await?;
     let lines = records.iter().filter_map(|record| {
         let lines = record.lines.as_ref()?;
         Some(args![&record.call.id, &record.call.org_id, lines])
     });
-    write(s, &INSERT_LOGS, lines.collect()).await?;
-    add_usage(s, records.iter().map(|record| &record.call)).await
-}
-
-/// Adds what the run of an oracle has used, which is kept already, to the sums of its day: its submission has passed.
-///
-/// # Errors
-/// Those of the database; then nothing may be committed.
-pub async fn unseal(s: &mut Session, call: &Invocation) -> Result<(), StoreError> {
-    let mut sum = Sum::default();
-    sum.add_use(call);
-    write_sums(s, BTreeMap::from([((&call.org_id, day_of(call), &call.bot_id), sum)])).await
-}
-
-/// Adds calls to the sums of their day.
-async fn add_usage(s: &mut Session, calls: impl Iterator<Item = &Invocation>) -> Result<(), StoreError> {
-    // In one order on every host: two that add to the same rows never wait for each other in a circle.
-    let mut sums = BTreeMap::<_, Sum>::new();
-    for call in calls {
-        sums.entry((&call.org_id, day_of(call), &call.bot_id)).or_default().add(call);
-    }
-    write_sums(s, sums).await
+    write(s, &INSERT_LOGS, lines.collect()).await
 }
 
 async fn write_sums(s: &mut Session, sums: BTreeMap<(&OrgId, i64, &BotId), Sum>) -> Result<(), StoreError> {
@@ -134,7 +135,7 @@ struct Sum {
 
 impl Sum {
     /// Adds a call. Of one about a submission, what it used could carry the work to a buyer who has not paid for it, and
-    /// so could a sum: it is counted, and added when the submission passes ([`unseal`]).
+    /// so could a sum: it is counted, and added only where the submission has passed ([`insert_unsealed`]).
     fn add(&mut self, call: &Invocation) {
         self.calls += 1;
         if call.submission_id.is_none() {

@@ -134,11 +134,10 @@ statements! {
     BY_RATE = select!("r.completion_rate DESC, r.jobs_won DESC");
     COUNT_RANKED = "SELECT COUNT(*) AS n FROM (
         SELECT 1 FROM reputation WHERE completion_rate IS NOT NULL LIMIT 1000) AS counted";
-    GET_OUTCOME = "SELECT outcome FROM job_outcomes WHERE job_id = $1 AND agent_id = $2";
-    SET_OUTCOME = "INSERT INTO job_outcomes (job_id, agent_id, org_id, outcome, earned, visibility, ended_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
-        ON CONFLICT (job_id, agent_id) DO UPDATE SET outcome = excluded.outcome, earned = excluded.earned,
-            ended_at = excluded.ended_at";
+    KEEP_OUTCOME = "INSERT INTO job_outcomes (job_id, agent_id, org_id, outcome, earned, visibility, ended_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (job_id, agent_id) DO NOTHING";
+    WON_AFTER_ALL = "UPDATE job_outcomes SET outcome = 'won', earned = $3, ended_at = $4
+        WHERE job_id = $1 AND agent_id = $2 AND outcome = 'failed'";
     HISTORY = "SELECT o.job_id, j.title, o.outcome, o.earned, o.ended_at FROM job_outcomes o JOIN jobs j ON j.id = o.job_id
         WHERE o.agent_id = $1 AND o.visibility = 'public' ORDER BY o.ended_at DESC, o.job_id DESC LIMIT $2";
 }
@@ -200,23 +199,11 @@ pub async fn ranked(
     Ok(Page { items: s.all(sql, args![limit, offset], read).await?, total })
 }
 
-/// How a job ended for a worker, if it has.
+/// Keeps how a job ended for a worker; `false` if it had ended for the worker before: then nothing is changed.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn outcome(
-    s: &mut Session,
-    job: &JobId,
-    agent: &AgentId,
-) -> Result<Option<JobOutcome>, StoreError> {
-    s.optional(GET_OUTCOME, args![job, agent], |row| row.parse("outcome")).await
-}
-
-/// Keeps how a job ended for a worker, in the place of what was kept before.
-///
-/// # Errors
-/// Those of the database.
-pub async fn set_outcome(s: &mut Session, outcome: &Outcome) -> Result<(), StoreError> {
+pub async fn keep_outcome(s: &mut Session, outcome: &Outcome) -> Result<bool, StoreError> {
     let args = args![
         &outcome.job_id,
         &outcome.agent_id,
@@ -226,8 +213,16 @@ pub async fn set_outcome(s: &mut Session, outcome: &Outcome) -> Result<(), Store
         outcome.visibility,
         outcome.ended_at,
     ];
-    s.execute(SET_OUTCOME, args).await?;
-    Ok(())
+    Ok(s.execute(KEEP_OUTCOME, args).await? > 0)
+}
+
+/// A job that was kept as failed for a worker was won in the end; whether it was kept so.
+///
+/// # Errors
+/// Those of the database.
+pub async fn won_after_all(s: &mut Session, won: &Outcome) -> Result<bool, StoreError> {
+    let args = args![&won.job_id, &won.agent_id, won.earned, won.ended_at];
+    Ok(s.execute(WON_AFTER_ALL, args).await? > 0)
 }
 
 /// The public jobs that ended last for an agent, latest first.

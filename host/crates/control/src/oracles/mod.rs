@@ -180,20 +180,22 @@ impl Control {
             Ok(job) => job,
             Err(done) => return Ok(done),
         };
+        let verdict = called.output.filter(|_| called.outcome == Outcome::Completed);
+        let verdict = verdict.map(|verdict| held_to(verdict, pin));
         let record = Record { call: row, lines: lines_text(called.logs)? };
-        records::insert(&mut tx, std::slice::from_ref(&record)).await?;
+        if verdict.as_ref().is_some_and(|verdict| verdict.passed) {
+            records::insert_unsealed(&mut tx, &record).await?;
+        } else {
+            records::insert(&mut tx, std::slice::from_ref(&record)).await?;
+        }
         let row = record.call;
-        match called.output {
-            Some(verdict) if called.outcome == Outcome::Completed => {
-                let verdict = held_to(verdict, pin);
-                if verdict.passed {
-                    records::unseal(&mut tx, &row).await?;
-                }
+        match verdict {
+            Some(verdict) => {
                 jobs::no_fault(&mut tx, &job.id).await?;
                 self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
                 queue::finish(&mut tx, &task.id, task.attempt).await?;
             }
-            _ => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
+            None => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
         }
         tx.commit().await?;
         Ok(Done::Settled)

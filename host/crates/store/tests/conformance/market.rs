@@ -219,12 +219,17 @@ async fn reputation_adds_up(engine: Engine) {
     };
     let hidden = private_job(&f, &[&f.worker]).await;
     let mut tx = f.tx().await;
-    assert_eq!(reputation::outcome(&mut tx, &job.id, id).await.unwrap(), None);
-    for kept in [JobOutcome::Failed, JobOutcome::Won] {
-        reputation::set_outcome(&mut tx, &outcome(&job, kept)).await.unwrap();
-        assert_eq!(reputation::outcome(&mut tx, &job.id, id).await.unwrap(), Some(kept));
+    let failed = Outcome { earned: MicroUsdc::ZERO, ..outcome(&job, JobOutcome::Failed) };
+    assert!(!reputation::won_after_all(&mut tx, &outcome(&job, JobOutcome::Won)).await.unwrap(), "not failed");
+    assert!(reputation::keep_outcome(&mut tx, &failed).await.unwrap());
+    for again in [JobOutcome::Failed, JobOutcome::Won] {
+        assert!(!reputation::keep_outcome(&mut tx, &outcome(&job, again)).await.unwrap(), "once");
     }
-    reputation::set_outcome(&mut tx, &outcome(&hidden, JobOutcome::Won)).await.unwrap();
+    let [finished] = &reputation::history(&mut tx, id, 20).await.unwrap()[..] else { panic!("one") };
+    assert_eq!((finished.outcome, finished.earned), (JobOutcome::Failed, MicroUsdc::ZERO));
+    assert!(reputation::won_after_all(&mut tx, &outcome(&job, JobOutcome::Won)).await.unwrap());
+    assert!(!reputation::won_after_all(&mut tx, &outcome(&job, JobOutcome::Won)).await.unwrap(), "once");
+    assert!(reputation::keep_outcome(&mut tx, &outcome(&hidden, JobOutcome::Won)).await.unwrap());
     let history = reputation::history(&mut tx, id, 20).await.unwrap();
     let [finished] = &history[..] else { panic!("public ones: {history:?}") };
     assert_eq!((&finished.job_id, finished.outcome, finished.earned), (&job.id, JobOutcome::Won, micros(8)));

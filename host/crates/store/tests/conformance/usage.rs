@@ -111,11 +111,15 @@ async fn a_sealed_run_is_counted_and_not_added(engine: Engine) {
     let days = Days { from: midnight(0), to: midnight(1) };
     let sums = usage::total(&mut f.reader().await, &sealed.org_id, None, days).await.unwrap();
     assert_eq!((sums.calls, sums.completed, sums.usage), (1, 0, Usage::default()));
+    let passed = Invocation { submission_id: Some(a_submission(&f).await), ..f.call() };
     let mut tx = f.tx().await;
-    records::unseal(&mut tx, &sealed).await.unwrap();
+    let record = Record { call: passed.clone(), lines: None };
+    records::insert_unsealed(&mut tx, &record).await.unwrap();
     tx.commit().await.unwrap();
-    let sums = usage::total(&mut f.reader().await, &sealed.org_id, None, days).await.unwrap();
-    assert_eq!((sums.calls, sums.completed, sums.usage), (1, 1, sealed.usage));
+    let mut reader = f.reader().await;
+    let sums = usage::total(&mut reader, &sealed.org_id, None, days).await.unwrap();
+    assert_eq!((sums.calls, sums.completed, sums.usage), (2, 1, passed.usage));
+    assert_eq!(invocations::get(&mut reader, &passed.id).await.unwrap(), Some(passed));
 }
 
 /// Calls that begin a second after one another.
