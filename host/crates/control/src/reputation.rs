@@ -143,8 +143,8 @@ impl Control {
     ) -> Result<(), Internal> {
         let (worker, org) = (&submission.worker_id, &submission.org_id);
         let outcome = self.outcome(job, (worker, org), JobOutcome::Won, earned);
-        let failed_before = !reputation::keep_outcome(tx, &outcome).await?
-            && reputation::won_after_all(tx, &outcome).await?;
+        let failed_before =
+            !reputation::keep_outcome(tx, &outcome).await? && reputation::won_after_all(tx, &outcome).await?;
         let won = Change {
             jobs_won: 1,
             jobs_failed: if failed_before { -1 } else { 0 },

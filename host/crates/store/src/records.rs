@@ -8,6 +8,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::invocations::{COLUMNS, Invocation, Usage};
 use crate::session::{Arg, args};
+use crate::statements::parameters;
 use crate::{Session, StoreError};
 
 /// A call as it is kept.
@@ -61,15 +62,9 @@ static ADD_USAGE: Batches = LazyLock::new(|| {
 
 fn batches(insert: &str, columns: usize, then: &str) -> [Batch; 3] {
     [64, 8, 1].map(|rows| {
-        let row = |row: usize| {
-            let first = row * columns + 1;
-            let places: Vec<_> = (first..first + columns).map(|place| format!("${place}")).collect();
-            format!("({})", places.join(", "))
-        };
-        let postgres: Vec<_> = (0..rows).map(row).collect();
-        let sqlite = vec![format!("({})", vec!["?"; columns].join(", ")); rows];
-        let statement = |values: &[String]| format!("{insert} VALUES {} {then}", values.join(", "));
-        Batch { rows, sqlite: statement(&sqlite), postgres: statement(&postgres) }
+        let sqlite = vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ");
+        let statement = |values: &str| format!("{insert} VALUES {values} {then}");
+        Batch { rows, sqlite: statement(&sqlite), postgres: statement(&parameters(rows, columns)) }
     })
 }
 

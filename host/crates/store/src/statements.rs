@@ -7,3 +7,13 @@ macro_rules! statements {
     };
 }
 pub(crate) use statements;
+
+/// `($1, $2), ($3, $4)`: the parameters of a statement that inserts so many rows of so many columns.
+pub(crate) fn parameters(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let first = row * columns + 1;
+        let places: Vec<_> = (first..first + columns).map(|place| format!("${place}")).collect();
+        format!("({})", places.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}

@@ -60,10 +60,9 @@ impl Control {
         if amount < job.price {
             return Err(JobError::DepositTooSmall { amount, price: job.price });
         }
-        let account = self.agent_account(&mut tx, &job.org_id, &job.buyer_id).await?;
-        let escrow = self.escrow_account(&mut tx, &job.org_id, id).await?;
+        let [buyer, escrow] = self.buyer_and_escrow(&mut tx, &job).await?;
         let movement =
-            Movement { kind: TransferKind::Fund, from: &account.id, to: &escrow.id, amount, job: id };
+            Movement { kind: TransferKind::Fund, from: &buyer.id, to: &escrow.id, amount, job: id };
         match self.book(&mut tx, &job.org_id, movement).await? {
             Ok(()) => {}
             Err(NotMoved::Frozen) => return Err(JobError::AccountFrozen),
@@ -218,7 +217,7 @@ impl Control {
         event: EventName,
     ) -> Result<(), Internal> {
         let refunded = match job.status {
-            JobStatus::Funded => Some(self.refund(tx, &job.org_id, &job.id, &job.buyer_id).await?),
+            JobStatus::Funded => Some(self.refund(tx, job).await?),
             _ => None,
         };
         if !jobs::end(tx, &job.id, to, job.status, refunded, self.clock.now()).await? {

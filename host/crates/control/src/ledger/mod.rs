@@ -8,6 +8,7 @@ mod statements;
 mod withdrawals;
 
 use ringfence_model::{AccountId, AgentId, JobId, MicroUsdc, OrgId, Timestamp, TransferId};
+use ringfence_store::jobs::Job;
 use ringfence_store::ledger::{
     self, Account, AccountKind, Operation, Posted, Transfer, TransferKind, TransferPhase,
 };
@@ -159,7 +160,8 @@ impl Control {
         org: &OrgId,
         agent: &AgentId,
     ) -> Result<Account, Internal> {
-        self.account(tx, org, AccountKind::Agent, agent.as_str()).await
+        let [account] = self.accounts(tx, [(org, AccountKind::Agent, agent.as_str())]).await?;
+        Ok(account)
     }
 
     /// The operator's reason for freezing an agent's account; nothing if it is not frozen.
@@ -168,29 +170,30 @@ impl Control {
         Ok(account.frozen.map(|frozen| frozen.reason).unwrap_or_default())
     }
 
-    pub(crate) async fn escrow_account(
-        &self,
-        tx: &mut Tx,
-        org: &OrgId,
-        job: &JobId,
-    ) -> Result<Account, Internal> {
-        self.account(tx, org, AccountKind::Escrow, job.as_str()).await
+    /// The account of a job's buyer, and the job's escrow.
+    pub(crate) async fn buyer_and_escrow(&self, tx: &mut Tx, job: &Job) -> Result<[Account; 2], Internal> {
+        let (buyer, escrow) = (job.buyer_id.as_str(), job.id.as_str());
+        let wanted = [(AccountKind::Agent, buyer), (AccountKind::Escrow, escrow)];
+        self.accounts(tx, wanted.map(|(kind, owner)| (&job.org_id, kind, owner))).await
     }
 
     async fn platform_account(&self, tx: &mut Tx, kind: AccountKind) -> Result<Account, Internal> {
         let platform = OrgId::platform();
-        self.account(tx, &platform, kind, platform.as_str()).await
+        let [account] = self.accounts(tx, [(&platform, kind, platform.as_str())]).await?;
+        Ok(account)
     }
 
-    async fn account(
+    /// One to four accounts, by org, kind and owner.
+    async fn accounts<const N: usize>(
         &self,
         tx: &mut Tx,
-        org: &OrgId,
-        kind: AccountKind,
-        owner: &str,
-    ) -> Result<Account, Internal> {
-        let id = AccountId::new(&*self.clock, &*self.rng);
-        Ok(ledger::ensure_account(tx, &Account::empty(id, org.clone(), kind, owner.to_owned())).await?)
+        wanted: [(&OrgId, AccountKind, &str); N],
+    ) -> Result<[Account; N], Internal> {
+        let wanted = wanted.map(|(org, kind, owner)| {
+            let id = AccountId::new(&*self.clock, &*self.rng);
+            Account::empty(id, org.clone(), kind, owner.to_owned())
+        });
+        Ok(ledger::ensure_accounts(tx, wanted).await?)
     }
 
     /// Books a movement of a job's deal, once.
@@ -202,17 +205,6 @@ impl Control {
     ) -> Result<Result<(), NotMoved>, Internal> {
         let transfer = self.transfer_of(org, movement);
         moved(ledger::post(tx, &transfer).await?)
-    }
-
-    /// Reserves the amount of a movement of a job's deal, once.
-    async fn reserve(
-        &self,
-        tx: &mut Tx,
-        org: &OrgId,
-        movement: Movement<'_>,
-    ) -> Result<Result<(), NotMoved>, Internal> {
-        let transfer = self.transfer_of(org, movement);
-        moved(ledger::reserve(tx, &transfer).await?)
     }
 
     fn transfer_of(&self, org: &OrgId, movement: Movement<'_>) -> Transfer {

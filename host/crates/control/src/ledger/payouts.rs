@@ -1,13 +1,15 @@
 //! How a job's escrow is emptied: to the worker and the platform, or back to the buyer.
 
-use ringfence_model::{AgentId, JobId, MicroUsdc, OrgId, TransferId};
+use ringfence_model::{AgentId, MicroUsdc, OrgId, TransferId};
 use ringfence_store::Tx;
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::ledger::{self, AccountKind, Ended, Transfer, TransferKind, TransferPhase};
 use serde_json::json;
 
-use super::{Movement, NotMoved, amount};
+use super::{Movement, NotMoved, amount, moved};
 use crate::{Control, EventName, Internal};
+
+const TOO_LITTLE: Internal = Internal::Invariant("an escrow holds less than it does");
 
 /// What everybody may know of why a payout failed.
 const WORKER_FROZEN: &str = "The worker's account is frozen.";
@@ -31,29 +33,40 @@ impl Control {
         job: &Job,
         (worker_org, worker): (&OrgId, &AgentId),
     ) -> Result<(), Internal> {
-        let escrow = self.escrow_account(tx, &job.org_id, &job.id).await?;
-        let account = self.agent_account(tx, worker_org, worker).await?;
-        let buyer = self.agent_account(tx, &job.org_id, &job.buyer_id).await?;
-        let fees = self.platform_account(tx, AccountKind::Fees).await?;
+        let platform = OrgId::platform();
+        let wanted = [
+            (&job.org_id, AccountKind::Escrow, job.id.as_str()),
+            (worker_org, AccountKind::Agent, worker.as_str()),
+            (&job.org_id, AccountKind::Agent, job.buyer_id.as_str()),
+            (&platform, AccountKind::Fees, platform.as_str()),
+        ];
+        let [escrow, account, buyer, fees] = self.accounts(tx, wanted).await?;
         let (split, above) = (job.fee_bps.split(job.price), excess_of(job)?);
-        let part = |kind, to, amount| Movement { kind, from: &escrow.id, to, amount, job: &job.id };
-        let payout = part(TransferKind::Payout, &account.id, split.payout);
-        let fee = part(TransferKind::Fee, &fees.id, split.fee);
-        let excess = part(TransferKind::Excess, &buyer.id, above);
-        // Agents' accounts in the order of their ids, then the fees: so two of these never wait for each other. The fee
-        // comes after the payout: if that cannot be moved, it is not either.
-        let parts = if buyer.id < account.id { [excess, payout, fee] } else { [payout, excess, fee] };
-        let mut frozen = false;
-        for part in parts.into_iter().filter(|part| part.amount > MicroUsdc::ZERO) {
-            let waits = frozen && part.kind == TransferKind::Fee;
-            let mut done =
-                if waits { Err(NotMoved::Frozen) } else { self.book(tx, &job.org_id, part).await? };
-            if matches!(done, Err(NotMoved::Frozen)) {
-                frozen = true;
-                done = self.reserve(tx, &job.org_id, part).await?;
+        let parts = [
+            (TransferKind::Excess, &buyer.id, above),
+            (TransferKind::Payout, &account.id, split.payout),
+            (TransferKind::Fee, &fees.id, split.fee),
+        ];
+        let parts = parts.into_iter().filter(|(_, _, amount)| *amount > MicroUsdc::ZERO);
+        let parts = parts.map(|(kind, to, amount)| {
+            self.transfer_of(&job.org_id, Movement { kind, from: &escrow.id, to, amount, job: &job.id })
+        });
+        let parts: Vec<_> = parts.collect();
+        let frozen = match moved(ledger::post_all(tx, &parts).await?)? {
+            Ok(()) => false,
+            Err(NotMoved::InsufficientFunds) => return Err(TOO_LITTLE),
+            Err(NotMoved::Frozen) => {
+                // The fee waits with the payout. What is the buyer's goes back all the same.
+                for part in &parts {
+                    let done = match part.kind {
+                        TransferKind::Excess => ledger::post(tx, part).await?,
+                        _ => ledger::reserve(tx, part).await?,
+                    };
+                    moved(done)?.map_err(|_| TOO_LITTLE)?;
+                }
+                true
             }
-            done.map_err(|_| Internal::Invariant("an escrow holds less than it does"))?;
-        }
+        };
         self.note_excess(tx, job, above).await?;
         let now = self.clock.now();
         let (written, event) = if frozen {
@@ -105,21 +118,13 @@ impl Control {
     }
 
     /// Gives a job's escrow back to its buyer; how much that was.
-    pub(crate) async fn refund(
-        &self,
-        tx: &mut Tx,
-        org: &OrgId,
-        job: &JobId,
-        buyer: &AgentId,
-    ) -> Result<MicroUsdc, Internal> {
-        let escrow = self.escrow_account(tx, org, job).await?;
+    pub(crate) async fn refund(&self, tx: &mut Tx, job: &Job) -> Result<MicroUsdc, Internal> {
+        let [buyer, escrow] = self.buyer_and_escrow(tx, job).await?;
         let held = amount(escrow.balance_micros)?;
         if held > MicroUsdc::ZERO {
-            let account = self.agent_account(tx, org, buyer).await?;
-            let movement =
-                Movement { kind: TransferKind::Refund, from: &escrow.id, to: &account.id, amount: held, job };
-            let booked = self.book(tx, org, movement).await?;
-            booked.map_err(|_| Internal::Invariant("an escrow holds less than it does"))?;
+            let kind = TransferKind::Refund;
+            let movement = Movement { kind, from: &escrow.id, to: &buyer.id, amount: held, job: &job.id };
+            self.book(tx, &job.org_id, movement).await?.map_err(|_| TOO_LITTLE)?;
         }
         Ok(held)
     }
@@ -131,17 +136,10 @@ impl Control {
         job: &Job,
         excess: MicroUsdc,
     ) -> Result<(), Internal> {
-        let escrow = self.escrow_account(tx, &job.org_id, &job.id).await?;
-        let account = self.agent_account(tx, &job.org_id, &job.buyer_id).await?;
-        let movement = Movement {
-            kind: TransferKind::Excess,
-            from: &escrow.id,
-            to: &account.id,
-            amount: excess,
-            job: &job.id,
-        };
-        let booked = self.book(tx, &job.org_id, movement).await?;
-        booked.map_err(|_| Internal::Invariant("an escrow holds less than it does"))?;
+        let [buyer, escrow] = self.buyer_and_escrow(tx, job).await?;
+        let kind = TransferKind::Excess;
+        let movement = Movement { kind, from: &escrow.id, to: &buyer.id, amount: excess, job: &job.id };
+        self.book(tx, &job.org_id, movement).await?.map_err(|_| TOO_LITTLE)?;
         self.note_excess(tx, job, excess).await
     }
 

@@ -15,7 +15,7 @@ use crate::session::{Row, args};
 use crate::statements::statements;
 use crate::{Session, StoreError, words};
 
-pub use booking::{Ended, Posted, post, post_pending, reserve, void_pending};
+pub use booking::{Ended, Posted, post, post_all, post_pending, reserve, void_pending};
 pub use check::{Checked, Discrepancy, check, inspect};
 pub use listing::{Operation, TransferFilter, of_account, of_job, operation, operations, transfer};
 pub use reported::{Reported, report, reported};
@@ -179,8 +179,10 @@ statements! {
         FROM ledger_accounts GROUP BY kind";
     RESERVED_BY_AGENTS = "SELECT CAST(COALESCE(SUM(reserved), 0) AS BIGINT) AS reserved FROM ledger_accounts
         WHERE kind = 'agent' AND reserved > 0";
-    ENSURE_ACCOUNT = "INSERT INTO ledger_accounts (id, org_id, kind, owner_id, balance) VALUES ($1, $2, $3, $4, 0)
-        ON CONFLICT (kind, owner_id) DO NOTHING";
+    GET_ACCOUNTS = concat!("SELECT ", account_columns!(), " FROM ledger_accounts WHERE (kind = $1 AND owner_id = $2)
+        OR (kind = $3 AND owner_id = $4) OR (kind = $5 AND owner_id = $6) OR (kind = $7 AND owner_id = $8)");
+    MAKE_ACCOUNT = concat!("INSERT INTO ledger_accounts (id, org_id, kind, owner_id, balance) VALUES ($1, $2, $3, $4, 0)
+        ON CONFLICT (kind, owner_id) DO NOTHING RETURNING ", account_columns!());
     FREEZE = "UPDATE ledger_accounts SET frozen_at = $2, frozen_reason = $3 WHERE id = $1 AND kind = 'agent'";
 }
 
@@ -223,17 +225,37 @@ pub async fn reserved_by_agents(s: &mut Session) -> Result<i64, StoreError> {
     s.one(RESERVED_BY_AGENTS, args![], |row| row.int("reserved")).await
 }
 
-/// The account of this kind for this owner; made, with nothing on it, if there is none.
+/// The accounts of these kinds for these owners, one to four; each is made, with nothing on it, if there is none.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn ensure_account(s: &mut Session, wanted: &Account) -> Result<Account, StoreError> {
-    if let Some(found) = account(s, wanted.kind, &wanted.owner_id).await? {
-        return Ok(found);
+pub async fn ensure_accounts<const N: usize>(
+    s: &mut Session,
+    mut accounts: [Account; N],
+) -> Result<[Account; N], StoreError> {
+    const { assert!(N > 0 && N <= 4, "the statement asks for four") }
+    let mut args = Vec::with_capacity(8);
+    for wanted in accounts.iter().cycle().take(4) {
+        args.extend(args![wanted.kind.as_str(), &wanted.owner_id]);
     }
+    let found = s.all(GET_ACCOUNTS, args, read_account).await?;
+    for account in &mut accounts {
+        let same = |one: &&Account| one.kind == account.kind && one.owner_id == account.owner_id;
+        *account = match found.iter().find(same) {
+            Some(found) => found.clone(),
+            None => make_account(s, account).await?,
+        };
+    }
+    Ok(accounts)
+}
+
+async fn make_account(s: &mut Session, wanted: &Account) -> Result<Account, StoreError> {
     let args = args![&wanted.id, &wanted.org_id, wanted.kind.as_str(), &wanted.owner_id];
-    s.execute(ENSURE_ACCOUNT, args).await?;
-    s.one(GET_ACCOUNT, args![wanted.kind.as_str(), &wanted.owner_id], read_account).await
+    match s.optional(MAKE_ACCOUNT, args, read_account).await? {
+        Some(made) => Ok(made),
+        // Another transaction has made it meanwhile.
+        None => s.one(GET_ACCOUNT, args![wanted.kind.as_str(), &wanted.owner_id], read_account).await,
+    }
 }
 
 /// Freezes an agent's account, or, with `None`, lets it go again. Transfers that are booked afterwards see it.

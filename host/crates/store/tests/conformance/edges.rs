@@ -33,7 +33,7 @@ async fn accounts(fixture: &Fixture, tx: &mut Tx) -> (Account, Account) {
         let empty = Account::empty(id, fixture.buyer.org_id.clone(), kind, owner.to_owned());
         // A new account is empty, whatever is wanted: only a transfer moves money.
         let wanted = Account { balance_micros: 1_000_000, ..empty };
-        let account = ledger::ensure_account(tx, &wanted).await.unwrap();
+        let [account] = ledger::ensure_accounts(tx, [wanted]).await.unwrap();
         assert_eq!(account.balance_micros, 0);
         opened.push(account);
     }

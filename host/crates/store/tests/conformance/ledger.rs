@@ -14,6 +14,7 @@ on_both_engines!(
     a_transfer_is_booked_once,
     no_account_falls_below_zero,
     what_is_not_booked_leaves_nothing,
+    several_transfers_are_booked_together_or_not_at_all,
     parallel_transfers_neither_lose_nor_make_money,
     a_wrong_balance_is_found,
     the_agents_of_an_org_are_added_up,
@@ -22,7 +23,8 @@ on_both_engines!(
 pub(crate) async fn account(fixture: &Fixture, tx: &mut Tx, kind: AccountKind, owner: &str) -> Account {
     let id = AccountId::new(&fixture.clock, &fixture.rng);
     let wanted = Account::empty(id, fixture.buyer.org_id.clone(), kind, owner.to_owned());
-    ledger::ensure_account(tx, &wanted).await.unwrap()
+    let [account] = ledger::ensure_accounts(tx, [wanted]).await.unwrap();
+    account
 }
 
 pub(crate) fn transfer(fixture: &Fixture, from: &Account, to: &Account, amount: i64, once: &str) -> Transfer {
@@ -125,6 +127,50 @@ async fn what_is_not_booked_leaves_nothing(engine: Engine) {
     let to_itself = transfer(&fixture, &accounts[0], &accounts[0], 1, "itself");
     assert!(matches!(ledger::post(&mut tx, &to_itself).await, Err(StoreError::Refused(_))));
     drop(tx);
+    holds(&fixture).await;
+}
+
+async fn several_transfers_are_booked_together_or_not_at_all(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (outside, accounts) = funded(&fixture, 4, 100).await;
+    let parts = |amounts: [i64; 3], once: &str| {
+        let [from, others @ ..] = &accounts[..] else { panic!("four accounts") };
+        let parts =
+            others.iter().zip(amounts).enumerate().map(|(number, (to, amount))| {
+                transfer(&fixture, from, to, amount, &format!("{once}:{number}"))
+            });
+        parts.collect::<Vec<_>>()
+    };
+    let balances = async || {
+        let mut found = Vec::new();
+        for account in &accounts {
+            found.push(balance(&fixture, account).await);
+        }
+        found
+    };
+    let mut tx = fixture.tx().await;
+    let (all, much) = (parts([50, 30, 20], "all"), parts([50, 30, 21], "much"));
+    assert_eq!(ledger::post_all(&mut tx, &much).await.unwrap(), Posted::InsufficientFunds, "all together");
+    assert_eq!(ledger::post_all(&mut tx, &all).await.unwrap(), Posted::Posted);
+    // From one to the next, which has nothing but that; and one of them was booked before.
+    let deposit = transfer(&fixture, &outside, &accounts[0], 7, "in");
+    let on = transfer(&fixture, &accounts[0], &accounts[1], 7, "on");
+    assert_eq!(ledger::post_all(&mut tx, &[deposit, on]).await.unwrap(), Posted::Posted);
+    let new = transfer(&fixture, &accounts[1], &accounts[2], 1, "new");
+    let again = [new.clone(), transfer(&fixture, &accounts[1], &accounts[2], 1, "all:2")];
+    assert_eq!(ledger::post_all(&mut tx, &again).await.unwrap(), Posted::AlreadyPosted);
+    tx.commit().await.unwrap();
+    assert_eq!(balances().await, [0, 157, 130, 120]);
+    // A key twice, as if the look before had missed it; a fifth account; a fourth transfer.
+    let twice = [new.clone(), transfer(&fixture, &accounts[1], &accounts[2], 1, "new")];
+    let five = [new.clone(), transfer(&fixture, &outside, &accounts[3], 1, "a"), all[0].clone()];
+    let four = [0; 4].map(|_| new.clone());
+    for wrong in [&twice[..], &five, &four] {
+        let mut tx = fixture.tx().await;
+        let refused = ledger::post_all(&mut tx, wrong).await;
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. } | StoreError::Refused(_))), "{refused:?}");
+    }
+    assert_eq!(balances().await, [0, 157, 130, 120]);
     holds(&fixture).await;
 }
 

@@ -220,7 +220,10 @@ async fn reputation_adds_up(engine: Engine) {
     let hidden = private_job(&f, &[&f.worker]).await;
     let mut tx = f.tx().await;
     let failed = Outcome { earned: MicroUsdc::ZERO, ..outcome(&job, JobOutcome::Failed) };
-    assert!(!reputation::won_after_all(&mut tx, &outcome(&job, JobOutcome::Won)).await.unwrap(), "not failed");
+    assert!(
+        !reputation::won_after_all(&mut tx, &outcome(&job, JobOutcome::Won)).await.unwrap(),
+        "not failed"
+    );
     assert!(reputation::keep_outcome(&mut tx, &failed).await.unwrap());
     for again in [JobOutcome::Failed, JobOutcome::Won] {
         assert!(!reputation::keep_outcome(&mut tx, &outcome(&job, again)).await.unwrap(), "once");
