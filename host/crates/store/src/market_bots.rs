@@ -31,10 +31,14 @@ statements! {
         ON CONFLICT (artifact_type, agent_id) DO NOTHING";
     REMOVE = "DELETE FROM market_bots WHERE bot_id = $1";
     WORKS_FOR = "SELECT COUNT(*) AS n FROM market_bots WHERE bot_id = $1 AND agent_id = $2";
-    FROM_PLACE = "SELECT bot_id, agent_id, org_id FROM market_bots
-        WHERE artifact_type = $1 AND place >= $2 AND org_id <> $3 ORDER BY place LIMIT $4";
-    BEFORE_PLACE = "SELECT bot_id, agent_id, org_id FROM market_bots
-        WHERE artifact_type = $1 AND place < $2 AND org_id <> $3 ORDER BY place LIMIT $4";
+    // Once round the circle, in two parts that are each read by the index no further than is wanted.
+    FROM_PLACE = "SELECT bot_id, agent_id, org_id FROM (
+            SELECT * FROM (SELECT bot_id, agent_id, org_id, place, 0 AS round FROM market_bots
+                WHERE artifact_type = $1 AND place >= $2 AND org_id <> $3 ORDER BY place LIMIT $4) AS first
+            UNION ALL
+            SELECT * FROM (SELECT bot_id, agent_id, org_id, place, 1 AS round FROM market_bots
+                WHERE artifact_type = $1 AND place < $2 AND org_id <> $3 ORDER BY place LIMIT $4) AS second
+        ) AS circle ORDER BY round, place LIMIT $4";
     RESERVE = "INSERT INTO market_budgets (bot_id, day, attempts, fuel) VALUES ($1, $2, 1, $3)
         ON CONFLICT (bot_id) DO UPDATE SET day = $2,
             attempts = CASE WHEN market_budgets.day = $2 THEN market_budgets.attempts ELSE 0 END + 1,
@@ -83,13 +87,7 @@ pub async fn to_tell(
     job: &str,
     limit: u32,
 ) -> Result<Vec<MarketBot>, StoreError> {
-    let place = place_of(job);
-    let mut bots = s.all(FROM_PLACE, args![artifact_type, &place, buyer, limit], read).await?;
-    let more = limit.saturating_sub(u32::try_from(bots.len()).unwrap_or(limit));
-    if more > 0 {
-        bots.extend(s.all(BEFORE_PLACE, args![artifact_type, &place, buyer, more], read).await?);
-    }
-    Ok(bots)
+    s.all(FROM_PLACE, args![artifact_type, place_of(job), buyer, limit], read).await
 }
 
 /// Takes one call with so much fuel out of a bot's day; `false` if not that much is left of it. On another day than the
