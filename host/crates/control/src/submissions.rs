@@ -202,10 +202,10 @@ impl Control {
         // The lock lets one submission of a job be counted at a time.
         let job = jobs::lock(&mut tx, id).await?.ok_or(JobError::NotFound)?;
         self.takes_work(&job)?;
-        if !submissions::is_participant(&mut tx, id, worker).await? {
+        let attempts = submissions::attempts(&mut tx, id, worker).await?;
+        if !attempts.claimed {
             return Err(JobError::NotClaimed.into());
         }
-        let attempts = submissions::attempts(&mut tx, id, worker).await?;
         let allowed = job.max_retries.saturating_add(1);
         if attempts.counted_by_worker >= allowed {
             return Err(SubmissionError::AttemptsUsed { allowed });

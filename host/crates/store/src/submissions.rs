@@ -88,6 +88,8 @@ pub struct Submission {
 /// How many submissions there have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts {
+    /// Whether the worker holds a claim now.
+    pub claimed: bool,
     /// The number of the worker's last attempt, or 0.
     pub last_attempt: u32,
     /// The worker's, without those that the oracle could not judge.
@@ -175,6 +177,7 @@ statements! {
     GET = concat!("SELECT ", columns!(), " FROM submissions WHERE id = $1");
     STATUS = "SELECT status FROM submissions WHERE id = $1";
     ATTEMPTS = "SELECT
+        (SELECT COUNT(*) FROM participants WHERE job_id = $1 AND worker_id = $2 AND unclaimed_at IS NULL) AS claims,
         COALESCE(MAX(CASE WHEN worker_id = $2 THEN attempt END), 0) AS last_attempt,
         COUNT(CASE WHEN worker_id = $2 AND oracle_fault IS NULL THEN 1 END) AS counted_by_worker,
         COUNT(CASE WHEN oracle_fault IS NULL THEN 1 END) AS counted_total,
@@ -336,13 +339,14 @@ pub async fn status(s: &mut Session, id: &SubmissionId) -> Result<Option<Submiss
     s.optional(STATUS, args![id], |row| row.parse("status")).await
 }
 
-/// How many submissions a job has had. Ask under the job's lock where the answer decides something.
+/// Whether a worker holds a claim on a job, and how many submissions that has had. Ask under the job's lock where the answer decides something.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn attempts(s: &mut Session, job: &JobId, worker: &AgentId) -> Result<Attempts, StoreError> {
     s.one(ATTEMPTS, args![job, worker], |row| {
         Ok(Attempts {
+            claimed: row.count("claims")? > 0,
             last_attempt: row.small("last_attempt")?,
             counted_by_worker: row.small("counted_by_worker")?,
             counted_total: row.small("counted_total")?,

@@ -225,7 +225,8 @@ async fn claims_and_attempts(engine: Engine) {
         assert_eq!((page.total, page.items.len()), (found, found as usize));
     }
     let none = submissions::attempts(&mut tx, &job.id, &f.worker.id).await.unwrap();
-    assert_eq!((none.last_attempt, none.counted_total), (0, 0));
+    assert_eq!((none.claimed, none.last_attempt, none.counted_total), (true, 0, 0));
+    assert!(!submissions::attempts(&mut tx, &job.id, &f.buyer.id).await.unwrap().claimed);
     let first = f.submission(&job, 1);
     submissions::insert(&mut tx, &first).await.unwrap();
     f.tick();
