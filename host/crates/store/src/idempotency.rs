@@ -25,9 +25,11 @@ pub enum Begun {
 }
 
 statements! {
-    FORGET = "DELETE FROM idempotency_keys WHERE principal = $1 AND key = $2 AND created_at <= $3";
+    // What is older than it is remembered gives way, as if it were forgotten.
     BEGIN = "INSERT INTO idempotency_keys (principal, key, org_id, request_hash, created_at) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT (principal, key) DO NOTHING";
+        ON CONFLICT (principal, key) DO UPDATE SET org_id = excluded.org_id, request_hash = excluded.request_hash,
+            response = NULL, created_at = excluded.created_at
+        WHERE idempotency_keys.created_at <= $6";
     GET = "SELECT request_hash, response FROM idempotency_keys WHERE principal = $1 AND key = $2";
     FINISH = "UPDATE idempotency_keys SET response = $3 WHERE principal = $1 AND key = $2";
     PURGE = "DELETE FROM idempotency_keys WHERE created_at <= $1";
@@ -45,8 +47,8 @@ pub async fn begin(
     request_hash: &str,
     now: Timestamp,
 ) -> Result<Begun, StoreError> {
-    s.execute(FORGET, args![principal, key, now.minus(KEPT)]).await?;
-    if s.execute(BEGIN, args![principal, key, org, request_hash, now]).await? > 0 {
+    let claim = args![principal, key, org, request_hash, now, now.minus(KEPT)];
+    if s.execute(BEGIN, claim).await? > 0 {
         return Ok(Begun::New);
     }
     let known = s
