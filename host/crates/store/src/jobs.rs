@@ -149,8 +149,8 @@ statements! {
         ORDER BY created_at, id LIMIT $3";
     FUNDED = "SELECT COUNT(*) AS n FROM jobs WHERE status = 'funded'";
     GET_INPUT = "SELECT content FROM job_inputs WHERE job_id = $1";
-    FUND = "UPDATE jobs SET status = 'funded', escrow_status = 'held', oracle_pin = $2, deposit_amount = $3, funded_at = $4, updated_at = $4
-        WHERE id = $1 AND status = 'open'";
+    FUND = concat!("UPDATE jobs SET status = 'funded', escrow_status = 'held', oracle_pin = $2, deposit_amount = $3, funded_at = $4,
+        updated_at = $4 WHERE id = $1 AND status = 'open' RETURNING ", columns!());
     RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'held', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
         payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded' AND escrow_status = 'held'";
     UPDATE = "UPDATE jobs SET title = $2, description = $3, rubric = $4, expiry = $5, max_submissions = $6, max_retries = $7,
@@ -368,7 +368,7 @@ fn source(filter: &JobFilter, many: bool) -> (String, Vec<Arg>) {
     (source, args)
 }
 
-/// `open → funded`; whether it was open.
+/// `open → funded`; the job as it is then, if it was open.
 ///
 /// # Errors
 /// Those of the database.
@@ -378,8 +378,8 @@ pub async fn fund(
     oracle_pin: &Value,
     deposit: MicroUsdc,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    Ok(s.execute(FUND, args![id, oracle_pin.to_string(), deposit, now]).await? > 0)
+) -> Result<Option<Job>, StoreError> {
+    s.optional(FUND, args![id, oracle_pin.to_string(), deposit, now], read).await
 }
 
 /// Writes what a buyer can change of a job, if it is still in the state in which `job` is; whether it was.

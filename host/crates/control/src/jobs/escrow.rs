@@ -6,7 +6,9 @@ use ringfence_store::ledger::TransferKind;
 use ringfence_store::{Tx, components, queue, submissions};
 use serde_json::json;
 
-use super::{FundedView, JobError, JobView, NewFunding, OraclePin, OraclePinView, is_disputed, reread};
+use super::{
+    FundedView, JobError, JobView, NewFunding, OraclePin, OraclePinView, is_disputed, job_view, reread,
+};
 use crate::ledger::{Movement, NotMoved, Retried, excess_of};
 use crate::policy::{Action, Resource};
 use crate::worker::TaskKind;
@@ -74,13 +76,12 @@ impl Control {
             }
         }
         let pin = serde_json::to_value(pin).map_err(Internal::from)?;
-        if !jobs::fund(&mut tx, id, &pin, amount, now).await? {
-            return Err(Internal::Invariant("a locked job changed its status").into());
-        }
+        let funded = jobs::fund(&mut tx, id, &pin, amount, now).await?;
+        let funded = funded.ok_or(Internal::Invariant("a locked job changed its status"))?;
         let data = json!({ "amount": amount });
         self.emit(&mut tx, EventName::JobFunded, (&job.org_id, None), id, data).await?;
         let told = self.tell_bots(&mut tx, &job).await?;
-        let view = FundedView { job: reread(&mut tx, id).await?, warnings: overpaid(amount, job.price) };
+        let view = FundedView { job: job_view(funded)?, warnings: overpaid(amount, job.price) };
         self.finish_once(&mut tx, caller, once, &view).await?;
         let detail = json!({ "amount": amount });
         self.audit(&mut tx, caller, Action::JobsFund, Resource::Job(&job), detail).await?;
@@ -135,7 +136,7 @@ impl Control {
         if job.escrow_status != Some(EscrowStatus::Refunded) {
             return Err(JobError::NotRefunded { status: job.status });
         }
-        Ok(super::job_view(job)?)
+        Ok(job_view(job)?)
     }
 
     /// Gives the buyer back what was paid above the price, while the job is funded. At its end that happens by itself.

@@ -114,8 +114,10 @@ async fn jobs_change_state_once(engine: Engine) {
         jobs::resolve(tx, &job.id, &winner, worker, org, PayoutStatus::Success, f.now()).await.unwrap()
     };
     assert!(!resolve(&mut tx).await, "open");
-    assert!(jobs::fund(&mut tx, &job.id, &json!({ "p": 1 }), job.price, f.now()).await.unwrap());
-    assert!(!jobs::fund(&mut tx, &job.id, &json!({}), job.price, f.now()).await.unwrap());
+    let funded = jobs::fund(&mut tx, &job.id, &json!({ "p": 1 }), job.price, f.now()).await.unwrap();
+    assert_eq!(funded.as_ref().map(|funded| funded.status), Some(JobStatus::Funded));
+    assert_eq!(jobs::get(&mut tx, &job.id).await.unwrap(), funded);
+    assert_eq!(jobs::fund(&mut tx, &job.id, &json!({}), job.price, f.now()).await.unwrap(), None);
     let pinned = jobs::pinned(&mut tx, None, 10).await.unwrap();
     let [only] = &pinned[..] else { panic!("{pinned:?}") };
     assert_eq!((&only.id, only.created_at, &only.pin), (&job.id, job.created_at, &Some(json!({ "p": 1 }))));

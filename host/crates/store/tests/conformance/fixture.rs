@@ -147,7 +147,9 @@ impl Fixture {
         let job = self.job(10_000_000);
         let mut tx = self.tx().await;
         jobs::insert(&mut tx, &job, Some("{}")).await.unwrap();
-        assert!(jobs::fund(&mut tx, &job.id, &json!({ "bot": 1 }), job.price, self.now()).await.unwrap());
+        let pin = json!({ "bot": 1 });
+        let funded = jobs::fund(&mut tx, &job.id, &pin, job.price, self.now()).await.unwrap();
+        assert!(funded.is_some());
         assert!(submissions::claim(&mut tx, &self.participant(&job)).await.unwrap());
         tx.commit().await.unwrap();
         job

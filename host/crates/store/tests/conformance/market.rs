@@ -47,7 +47,7 @@ async fn a_job_changes_while_it_has_not_ended(engine: Engine) {
     };
     assert!(jobs::update(&mut tx, &changed).await.unwrap());
     assert_eq!(jobs::get(&mut tx, &job.id).await.unwrap(), Some(changed.clone()));
-    assert!(jobs::fund(&mut tx, &job.id, &json!({}), job.price, f.now()).await.unwrap());
+    assert!(jobs::fund(&mut tx, &job.id, &json!({}), job.price, f.now()).await.unwrap().is_some());
     assert!(!jobs::update(&mut tx, &changed).await.unwrap(), "it is not open any more");
     let funded = Job { status: JobStatus::Funded, ..changed };
     assert!(jobs::update(&mut tx, &funded).await.unwrap());
