@@ -2,7 +2,7 @@
 
 use ringfence_runtime::Outcome;
 use ringfence_store::jobs::{self, Job};
-use ringfence_store::queue::{self, Leased};
+use ringfence_store::queue::Leased;
 use ringfence_store::submissions::{Judgement, Submission};
 use ringfence_store::{Tx, invocations};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,6 @@ impl Control {
     ) -> Result<(), Internal> {
         let payload: Payload = serde_json::from_value(task.payload.clone())?;
         let faults = payload.faults.saturating_add(1);
-        queue::finish(tx, &task.id, task.attempt).await?;
         if faults < MAX_FAULTS {
             let payload = serde_json::to_value(Payload { faults })?;
             let (kind, now) = (TaskKind::Evaluate, self.clock.now());
@@ -97,7 +96,6 @@ impl Control {
             invocation_id: None,
         };
         self.fail(&mut tx, &job, submission, judgement).await?;
-        queue::finish(&mut tx, &task.id, task.attempt).await?;
         tx.commit().await?;
         Ok(Done::Settled)
     }

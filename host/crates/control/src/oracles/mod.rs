@@ -66,7 +66,10 @@ impl Control {
             let reason = "The host could not evaluate this. This attempt does not count.".to_owned();
             return self.give_up(task, &submission, reason).await;
         }
-        let input = jobs::input(&mut reader, &job.id).await?;
+        let input = match job.input_digest {
+            Some(_) => jobs::input(&mut reader, &job.id).await?,
+            None => None,
+        };
         drop(reader);
         let pin = pin_of(&job)?.ok_or(Internal::Invariant("a funded job has its oracle"))?;
 
@@ -193,7 +196,6 @@ impl Control {
             Some(verdict) => {
                 jobs::no_fault(&mut tx, &job.id).await?;
                 self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
-                queue::finish(&mut tx, &task.id, task.attempt).await?;
             }
             None => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
         }
@@ -224,13 +226,13 @@ impl Control {
             invocation_id: None,
         };
         self.fail(&mut tx, &job, submission, judgement).await?;
-        queue::finish(&mut tx, &task.id, task.attempt).await?;
         tx.commit().await?;
         Ok(Done::Settled)
     }
 
-    /// Locks the job, then makes sure that this attempt holds its lease and that there is something left to judge. If
-    /// not, says how the task ends: another attempt has it, or another submission won meanwhile.
+    /// Locks the job, then takes the task off the queue, which only the attempt can that holds its lease, and makes sure that
+    /// there is something left to judge. If not, says how the task ends: another attempt has it, or another submission won
+    /// meanwhile. Nothing is to be committed then.
     async fn still_ours(
         &self,
         tx: &mut Tx,
@@ -238,7 +240,7 @@ impl Control {
         submission: &Submission,
     ) -> Result<Result<Job, Done>, Internal> {
         let job = jobs::lock(tx, &submission.job_id).await?.ok_or(Internal::Invariant("a job vanished"))?;
-        if !queue::holds(tx, &task.id, task.attempt).await? {
+        if !queue::finish(tx, &task.id, task.attempt).await? {
             return Ok(Err(Done::Lost));
         }
         let current = submissions::status(tx, &submission.id).await?;
