@@ -1,5 +1,6 @@
 use ringfence_model::{EventId, JobId, OrgId};
-use ringfence_store::{Tx, outbox};
+use ringfence_store::Tx;
+use ringfence_store::outbox::{self, Event};
 use serde_json::Value;
 
 use crate::{Control, Internal};
@@ -70,7 +71,19 @@ impl Control {
         job: &JobId,
         data: Value,
     ) -> Result<(), Internal> {
-        let event = outbox::Event {
+        let event = self.event(event, (org, other), job, data);
+        Ok(outbox::insert(tx, &[event]).await?)
+    }
+
+    /// An event, to be written in the transaction of the change that it tells of.
+    pub(crate) fn event(
+        &self,
+        event: EventName,
+        (org, other): (&OrgId, Option<&OrgId>),
+        job: &JobId,
+        data: Value,
+    ) -> Event {
+        Event {
             id: EventId::new(&*self.clock, &*self.rng),
             org_id: org.clone(),
             other_org_id: other.filter(|other| *other != org).cloned(),
@@ -78,7 +91,6 @@ impl Control {
             task_id: Some(job.clone()),
             data,
             created_at: self.clock.now(),
-        };
-        Ok(outbox::insert(tx, &event).await?)
+        }
     }
 }

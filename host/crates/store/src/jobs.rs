@@ -81,6 +81,17 @@ pub struct Job {
     pub ended_at: Option<Timestamp>,
 }
 
+/// How the payout of a job that is resolved has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payout {
+    /// What became of it.
+    pub status: PayoutStatus,
+    /// Why the worker could not be paid.
+    pub error: Option<String>,
+    /// What the buyer got back of a deposit above the price, if it was not given back before.
+    pub excess_refunded: Option<MicroUsdc>,
+}
+
 /// By what jobs are sorted; those that are equal in it, by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobSort {
@@ -151,16 +162,16 @@ statements! {
     GET_INPUT = "SELECT content FROM job_inputs WHERE job_id = $1";
     FUND = concat!("UPDATE jobs SET status = 'funded', escrow_status = 'held', oracle_pin = $2, deposit_amount = $3, funded_at = $4,
         updated_at = $4 WHERE id = $1 AND status = 'open' RETURNING ", columns!());
-    RESOLVE = "UPDATE jobs SET status = 'resolved', escrow_status = 'held', winning_submission_id = $2, worker_id = $3, worker_org_id = $4,
-        payout_status = $5, ended_at = $6, updated_at = $6 WHERE id = $1 AND status = 'funded' AND escrow_status = 'held'";
+    RESOLVE = "UPDATE jobs SET status = 'resolved', winning_submission_id = $2, worker_id = $3, worker_org_id = $4, payout_status = $5,
+        payout_error = $6, escrow_status = CASE $5 WHEN 'success' THEN 'released' ELSE 'held' END,
+        excess_refunded = COALESCE(excess_refunded, $7), oracle_faults = 0, ended_at = $8, updated_at = $8
+        WHERE id = $1 AND status = 'funded' AND escrow_status = 'held'";
     UPDATE = "UPDATE jobs SET title = $2, description = $3, rubric = $4, expiry = $5, max_submissions = $6, max_retries = $7,
         min_reputation = $8, updated_at = $9 WHERE id = $1 AND status = $10 AND status IN ('open', 'funded')";
     PAID = "UPDATE jobs SET payout_status = 'success', payout_error = NULL, escrow_status = 'released', updated_at = $2
         WHERE id = $1 AND status = 'resolved' AND payout_status IN ('pending', 'failed')";
-    UNPAID = "UPDATE jobs SET payout_status = 'failed', payout_error = $2, updated_at = $3
-        WHERE id = $1 AND status = 'resolved' AND payout_status IN ('pending', 'failed')";
     EXCESS = "UPDATE jobs SET excess_refunded = $2, updated_at = $3
-        WHERE id = $1 AND status IN ('funded', 'resolved') AND excess_refunded IS NULL";
+        WHERE id = $1 AND status = 'funded' AND excess_refunded IS NULL";
     END = "UPDATE jobs SET status = $2, refunded_amount = $3,
         escrow_status = CASE WHEN escrow_status IS NULL THEN NULL ELSE 'refunded' END, ended_at = $4, updated_at = $4
         WHERE id = $1 AND status = $5 AND status IN ('open', 'funded')";
@@ -402,7 +413,8 @@ pub async fn update(s: &mut Session, job: &Job) -> Result<bool, StoreError> {
     Ok(s.execute(UPDATE, args).await? > 0)
 }
 
-/// `funded → resolved`; whether it was funded.
+/// `funded → resolved`, with what became of its money; whether it was funded. The oracle has judged: the row of submissions
+/// that it could not is over.
 ///
 /// # Errors
 /// Those of the database.
@@ -412,10 +424,20 @@ pub async fn resolve(
     winner: &SubmissionId,
     worker: &AgentId,
     worker_org: &OrgId,
-    payout: PayoutStatus,
+    payout: &Payout,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    Ok(s.execute(RESOLVE, args![id, winner, worker, worker_org, payout, now]).await? > 0)
+    let args = args![
+        id,
+        winner,
+        worker,
+        worker_org,
+        payout.status,
+        payout.error.as_ref(),
+        payout.excess_refunded,
+        now,
+    ];
+    Ok(s.execute(RESOLVE, args).await? > 0)
 }
 
 /// The payout of a resolved job has left its escrow; whether it was still to be paid.
@@ -424,14 +446,6 @@ pub async fn resolve(
 /// Those of the database.
 pub async fn paid(s: &mut Session, id: &JobId, now: Timestamp) -> Result<bool, StoreError> {
     Ok(s.execute(PAID, args![id, now]).await? > 0)
-}
-
-/// The payout of a resolved job could not be made; whether it was still to be paid.
-///
-/// # Errors
-/// Those of the database.
-pub async fn unpaid(s: &mut Session, id: &JobId, why: &str, now: Timestamp) -> Result<bool, StoreError> {
-    Ok(s.execute(UNPAID, args![id, why, now]).await? > 0)
 }
 
 /// The buyer got back what was paid above the price; whether none was given back before.

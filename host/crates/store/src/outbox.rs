@@ -2,9 +2,10 @@
 
 use ringfence_model::{EventId, JobId, OrgId, Timestamp};
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 
 use crate::session::args;
-use crate::statements::statements;
+use crate::statements::{parameters, statements};
 use crate::{Session, StoreError};
 
 /// Something that happened.
@@ -27,27 +28,31 @@ pub struct Event {
 }
 
 statements! {
-    INSERT = "INSERT INTO outbox (id, org_id, other_org_id, event, task_id, data, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     LIST = "SELECT id, org_id, other_org_id, event, task_id, data, created_at FROM outbox
         WHERE created_at > $1 OR (created_at = $1 AND id > $2) ORDER BY created_at, id LIMIT $3";
 }
 
-/// Writes an event.
+const INSERT: &str =
+    "INSERT INTO outbox (id, org_id, other_org_id, event, task_id, data, created_at) VALUES ";
+
+/// Writes the events of one change, which are few.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn insert(s: &mut Session, event: &Event) -> Result<(), StoreError> {
-    let args = args![
-        &event.id,
-        &event.org_id,
-        event.other_org_id.as_ref(),
-        &event.event,
-        event.task_id.as_ref(),
-        event.data.to_string(),
-        event.created_at,
-    ];
-    s.execute(INSERT, args).await?;
+pub async fn insert(s: &mut Session, events: &[Event]) -> Result<(), StoreError> {
+    let mut rows = Vec::new();
+    for event in events {
+        rows.extend(args![
+            &event.id,
+            &event.org_id,
+            event.other_org_id.as_ref(),
+            &event.event,
+            event.task_id.as_ref(),
+            event.data.to_string(),
+            event.created_at,
+        ]);
+    }
+    s.execute(AssertSqlSafe(format!("{INSERT}{}", parameters(events.len(), 7))), rows).await?;
     Ok(())
 }
 

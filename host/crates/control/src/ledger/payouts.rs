@@ -1,9 +1,10 @@
 //! How a job's escrow is emptied: to the worker and the platform, or back to the buyer.
 
-use ringfence_model::{AgentId, MicroUsdc, OrgId, TransferId};
+use ringfence_model::{AgentId, MicroUsdc, OrgId, PayoutStatus, TransferId};
 use ringfence_store::Tx;
-use ringfence_store::jobs::{self, Job};
+use ringfence_store::jobs::{self, Job, Payout};
 use ringfence_store::ledger::{self, AccountKind, Ended, Transfer, TransferKind, TransferPhase};
+use ringfence_store::outbox::Event;
 use serde_json::json;
 
 use super::{Movement, NotMoved, amount, moved};
@@ -23,16 +24,16 @@ pub(crate) enum Retried {
 }
 
 impl Control {
-    /// Empties the escrow of a job that was just resolved: the worker's part of the price, the platform's, and to the buyer
+    /// Empties the escrow of a job that is being resolved: the worker's part of the price, the platform's, and to the buyer
     /// what was paid above the price. If the worker's account is frozen, the price stays: reserved for the two.
     ///
-    /// Writes into the job how the payout ended, and tells of it.
+    /// Says how the payout ended, to be written into the job, and the event that tells of it.
     pub(crate) async fn pay_out(
         &self,
         tx: &mut Tx,
         job: &Job,
         (worker_org, worker): (&OrgId, &AgentId),
-    ) -> Result<(), Internal> {
+    ) -> Result<(Payout, Event), Internal> {
         let platform = OrgId::platform();
         let wanted = [
             (&job.org_id, AccountKind::Escrow, job.id.as_str()),
@@ -67,21 +68,19 @@ impl Control {
                 true
             }
         };
-        self.note_excess(tx, job, above).await?;
-        let now = self.clock.now();
-        let (written, event) = if frozen {
-            (jobs::unpaid(tx, &job.id, WORKER_FROZEN, now).await?, EventName::PayoutFailed)
+        let (status, event) = if frozen {
+            (PayoutStatus::Failed, EventName::PayoutFailed)
         } else {
-            (jobs::paid(tx, &job.id, now).await?, EventName::PayoutCompleted)
+            (PayoutStatus::Success, EventName::PayoutCompleted)
         };
-        if !written {
-            return Err(Internal::Invariant("a payout is made when its job is resolved"));
-        }
+        let error = frozen.then(|| WORKER_FROZEN.to_owned());
         let mut data = json!({ "worker_id": worker, "amount": split.payout, "fee": split.fee });
-        if let (true, Some(data)) = (frozen, data.as_object_mut()) {
-            data.insert("reason".to_owned(), WORKER_FROZEN.into());
+        if let (Some(error), Some(data)) = (&error, data.as_object_mut()) {
+            data.insert("reason".to_owned(), error.as_str().into());
         }
-        self.emit(tx, event, (&job.org_id, Some(worker_org)), &job.id, data).await
+        let event = self.event(event, (&job.org_id, Some(worker_org)), &job.id, data);
+        let excess_refunded = Some(above).filter(|above| *above > MicroUsdc::ZERO);
+        Ok((Payout { status, error, excess_refunded }, event))
     }
 
     /// Tries again to pay a job whose payout has failed, once: moves what is reserved in its escrow. The job is locked.
@@ -140,14 +139,10 @@ impl Control {
         let kind = TransferKind::Excess;
         let movement = Movement { kind, from: &escrow.id, to: &buyer.id, amount: excess, job: &job.id };
         self.book(tx, &job.org_id, movement).await?.map_err(|_| TOO_LITTLE)?;
-        self.note_excess(tx, job, excess).await
-    }
-
-    /// Writes into the job what went back to the buyer, if anything did.
-    async fn note_excess(&self, tx: &mut Tx, job: &Job, excess: MicroUsdc) -> Result<(), Internal> {
-        let noted =
-            excess == MicroUsdc::ZERO || jobs::excess_refunded(tx, &job.id, excess, self.clock.now()).await?;
-        if noted { Ok(()) } else { Err(Internal::Invariant("an excess was given back twice")) }
+        if !jobs::excess_refunded(tx, &job.id, excess, self.clock.now()).await? {
+            return Err(Internal::Invariant("an excess was given back twice"));
+        }
+        Ok(())
     }
 }
 

@@ -8,15 +8,13 @@ mod faults;
 
 use std::time::Duration;
 
-use ringfence_model::{
-    InvocationId, JobEvent, PayoutStatus, Sha256, SubmissionEvent, SubmissionId, SubmissionStatus,
-};
+use ringfence_model::{InvocationId, JobEvent, Sha256, SubmissionEvent, SubmissionId, SubmissionStatus};
 use ringfence_runtime::{CallError, Invocation, Limits, OracleCall, Outcome, Step, Verdict};
 use ringfence_store::jobs::{self, Job};
 use ringfence_store::queue::{self, Leased};
 use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement, Submission};
-use ringfence_store::{Tx, invocations};
+use ringfence_store::{Tx, invocations, outbox};
 use serde::Serialize;
 use serde_json::json;
 
@@ -193,10 +191,7 @@ impl Control {
         }
         let row = record.call;
         match verdict {
-            Some(verdict) => {
-                jobs::no_fault(&mut tx, &job.id).await?;
-                self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?;
-            }
+            Some(verdict) => self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?,
             None => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
         }
         tx.commit().await?;
@@ -269,6 +264,7 @@ impl Control {
             invocation_id: Some(invocation.clone()),
         };
         if !verdict.passed {
+            jobs::no_fault(tx, &job.id).await?;
             return self.fail(tx, job, submission, judgement).await;
         }
         let now = self.clock.now();
@@ -278,28 +274,23 @@ impl Control {
             .and(job.status.transition(JobEvent::Resolve).map(|_| SubmissionStatus::Passed))
             .map_err(|_| Internal::Invariant("a verdict came for what had ended"))?;
         // First pass wins: both updates are conditional, and the job is locked.
-        let won = submissions::judged(tx, &submission.id, SubmissionStatus::Passed, &judgement, now).await?
-            && jobs::resolve(
-                tx,
-                &job.id,
-                &submission.id,
-                &submission.worker_id,
-                &submission.org_id,
-                PayoutStatus::Pending,
-                now,
-            )
-            .await?;
-        if !won {
-            return Err(Internal::Invariant("a locked job has two winners"));
+        let two_winners = Internal::Invariant("a locked job has two winners");
+        if !submissions::judged(tx, &submission.id, SubmissionStatus::Passed, &judgement, now).await? {
+            return Err(two_winners);
         }
         self.close_others(tx, job, "The job was won by another submission.").await?;
         queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
-        let parties = (&job.org_id, Some(&submission.org_id));
-        let verdict = json!({ "submission_id": submission.id, "worker_id": submission.worker_id,
+        let (worker, worker_org) = (&submission.worker_id, &submission.org_id);
+        let parties = (&job.org_id, Some(worker_org));
+        let verdict = json!({ "submission_id": submission.id, "worker_id": worker,
             "status": SubmissionStatus::Passed, "score": judgement.score });
-        self.emit(tx, EventName::SubmissionCompleted, parties, &job.id, verdict.clone()).await?;
-        self.emit(tx, EventName::JobResolved, parties, &job.id, verdict).await?;
-        self.pay_out(tx, job, (&submission.org_id, &submission.worker_id)).await?;
+        let completed = self.event(EventName::SubmissionCompleted, parties, &job.id, verdict.clone());
+        let resolved = self.event(EventName::JobResolved, parties, &job.id, verdict);
+        let (payout, paid) = self.pay_out(tx, job, (worker_org, worker)).await?;
+        if !jobs::resolve(tx, &job.id, &submission.id, worker, worker_org, &payout, now).await? {
+            return Err(two_winners);
+        }
+        outbox::insert(tx, &[completed, resolved, paid]).await?;
         // Earned with the verdict, also where the payout has to be tried again.
         self.count_win(tx, job, submission, job.fee_bps.split(job.price).payout).await
     }

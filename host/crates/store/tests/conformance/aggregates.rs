@@ -6,7 +6,7 @@ use ringfence_store::accounts;
 use ringfence_store::bots::{self, BotFilter};
 use ringfence_store::components::{self, ComponentKind};
 use ringfence_store::invocations::{self, Invocation, Usage};
-use ringfence_store::jobs::{self, JobFilter, JobSort};
+use ringfence_store::jobs::{self, JobFilter, JobSort, Payout};
 use ringfence_store::outbox::{self, Event};
 use ringfence_store::records::{self, Record};
 use ringfence_store::submissions::{self, Judgement};
@@ -110,8 +110,10 @@ async fn jobs_change_state_once(engine: Engine) {
     assert_eq!(jobs::lock(&mut tx, &job.id).await.unwrap().as_ref(), Some(&job));
     assert_eq!(jobs::input(&mut tx, &job.id).await.unwrap().as_deref(), Some("[1]"));
     let (winner, worker, org) = (SubmissionId::new(&f.clock, &f.rng), &f.worker.id, &f.worker.org_id);
+    let (status, excess_refunded) = (PayoutStatus::Success, MicroUsdc::from_micros(1));
+    let payout = Payout { status, error: None, excess_refunded };
     let resolve = async |tx: &mut ringfence_store::Tx| {
-        jobs::resolve(tx, &job.id, &winner, worker, org, PayoutStatus::Success, f.now()).await.unwrap()
+        jobs::resolve(tx, &job.id, &winner, worker, org, &payout, f.now()).await.unwrap()
     };
     assert!(!resolve(&mut tx).await, "open");
     let funded = jobs::fund(&mut tx, &job.id, &json!({ "p": 1 }), job.price, f.now()).await.unwrap();
@@ -138,6 +140,8 @@ async fn jobs_change_state_once(engine: Engine) {
         (ended.status, ended.winning_submission_id, ended.payout_status),
         (JobStatus::Resolved, Some(winner), Some(PayoutStatus::Success))
     );
+    assert_eq!((ended.escrow_status, ended.payout_error), (Some(EscrowStatus::Released), None));
+    assert_eq!(ended.excess_refunded, excess_refunded);
     assert_eq!((ended.oracle_pin, ended.deposit_amount), (Some(json!({ "p": 1 })), Some(job.price)));
     let other = f.job(5);
     jobs::insert(&mut tx, &other, None).await.unwrap();
@@ -166,7 +170,8 @@ async fn an_escrow_is_disputed_and_held_again(engine: Engine) {
     assert!(!jobs::dispute(&mut tx, &job.id, f.now()).await.unwrap(), "once");
     let winner = SubmissionId::new(&f.clock, &f.rng);
     let (worker, org) = (&f.worker.id, &f.worker.org_id);
-    let paid = jobs::resolve(&mut tx, &job.id, &winner, worker, org, PayoutStatus::Success, f.now());
+    let payout = Payout { status: PayoutStatus::Success, error: None, excess_refunded: None };
+    let paid = jobs::resolve(&mut tx, &job.id, &winner, worker, org, &payout, f.now());
     assert!(!paid.await.unwrap(), "nothing is paid from a disputed escrow");
     let submission = f.submission(&job, 1);
     submissions::insert(&mut tx, &submission).await.unwrap();
@@ -394,10 +399,11 @@ async fn events_in_order(engine: Engine) {
             data: json!({ "n": number }),
             created_at: f.now(),
         };
-        outbox::insert(&mut tx, &event).await.unwrap();
         written.push(event);
         f.tick();
     }
+    outbox::insert(&mut tx, &written[..1]).await.unwrap();
+    outbox::insert(&mut tx, &written[1..]).await.unwrap();
     assert_eq!(outbox::list(&mut tx, None, 10).await.unwrap(), written);
     let after = (written[0].created_at, written[0].id.clone());
     assert_eq!(outbox::list(&mut tx, Some(&after), 1).await.unwrap(), written[1..2]);

@@ -1,7 +1,7 @@
 //! Money in two phases, frozen accounts, and what the database itself refuses.
 
-use ringfence_model::{JobId, PayoutStatus, TransferId};
-use ringfence_store::jobs::{self, Job};
+use ringfence_model::{EscrowStatus, JobId, PayoutStatus, TransferId};
+use ringfence_store::jobs::{self, Job, Payout};
 use ringfence_store::ledger::{
     self, Account, AccountKind, Discrepancy, Ended, Frozen, Posted, Transfer, TransferKind, TransferPhase,
 };
@@ -231,19 +231,15 @@ async fn resolved_job(fixture: &Fixture) -> Job {
         assert_eq!(ledger::post(&mut tx, &step).await.unwrap(), Posted::Posted);
     }
     let (worker, now) = (&fixture.worker, fixture.now());
-    let won = jobs::resolve(
-        &mut tx,
-        &job.id,
-        &submission.id,
-        &worker.id,
-        &worker.org_id,
-        PayoutStatus::Pending,
-        now,
-    );
+    let error = Some("not yet".to_owned());
+    let payout = Payout { status: PayoutStatus::Failed, error: error.clone(), excess_refunded: None };
+    let won = jobs::resolve(&mut tx, &job.id, &submission.id, &worker.id, &worker.org_id, &payout, now);
     assert!(won.await.unwrap());
+    let unpaid = jobs::get(&mut tx, &job.id).await.unwrap().unwrap();
+    let (status, escrow) = (Some(PayoutStatus::Failed), Some(EscrowStatus::Held));
+    assert_eq!((unpaid.payout_status, unpaid.escrow_status, unpaid.payout_error), (status, escrow, error));
     assert!(jobs::paid(&mut tx, &job.id, now).await.unwrap());
     assert!(!jobs::paid(&mut tx, &job.id, now).await.unwrap(), "once");
-    assert!(!jobs::unpaid(&mut tx, &job.id, "late", now).await.unwrap(), "what is paid is paid");
     tx.commit().await.unwrap();
     job
 }
