@@ -256,7 +256,7 @@ async fn b9_a_crash_while_it_works_leaves_one_submission(engine: Engine) {
     let budget = json!({ "max_attempts_per_day": 10_000, "max_fuel_per_day": 1_000_000_000_000_000u64 });
     let (mut market, bot) = echoing_to(&host, REFUSES, budget).await;
     market.deposit(&market.buyer, "900").await;
-    let step = if engine == Engine::Sqlite { 2 } else { 41 };
+    let step = if engine == Engine::Sqlite { 2 } else { 20 };
     let mut jobs = Vec::new();
     for point in (1..400).step_by(step) {
         let job = market.post(strict(json!({ "price": "1" }))).await;
