@@ -82,19 +82,24 @@ pub async fn insert(s: &mut Session, records: &[Record]) -> Result<(), StoreErro
     write_sums(s, sums).await
 }
 
-/// As [`insert`], of the run of an oracle whose submission has passed: what it used is added as well.
+/// Adds the run of an oracle, which is kept, to the sums of its day: whatever else the transaction does is done before, for
+/// all runs of the oracle meet there.
 ///
 /// # Errors
 /// Those of the database; then nothing may be committed.
-pub async fn insert_unsealed(s: &mut Session, record: &Record) -> Result<(), StoreError> {
-    keep(s, std::slice::from_ref(record)).await?;
-    let call = &record.call;
+pub async fn add_run(s: &mut Session, call: &Invocation, passed: bool) -> Result<(), StoreError> {
     let mut sum = Sum { calls: 1, ..Sum::default() };
-    sum.add_use(call);
+    if passed {
+        sum.add_use(call);
+    }
     write_sums(s, BTreeMap::from([((&call.org_id, day_of(call), &call.bot_id), sum)])).await
 }
 
-async fn keep(s: &mut Session, records: &[Record]) -> Result<(), StoreError> {
+/// Keeps calls and their lines.
+///
+/// # Errors
+/// Those of the database; then nothing may be committed.
+pub async fn keep(s: &mut Session, records: &[Record]) -> Result<(), StoreError> {
     write(s, &INSERT, records.iter().map(|record| call_args(&record.call)).collect()).await?;
     let lines = records.iter().filter_map(|record| {
         let lines = record.lines.as_ref()?;
@@ -130,7 +135,7 @@ struct Sum {
 
 impl Sum {
     /// Adds a call. Of one about a submission, what it used could carry the work to a buyer who has not paid for it, and
-    /// so could a sum: it is counted, and added only where the submission has passed ([`insert_unsealed`]).
+    /// so could a sum: it is counted, and added only where the submission has passed ([`add_run`]).
     fn add(&mut self, call: &Invocation) {
         self.calls += 1;
         if call.submission_id.is_none() {

@@ -217,15 +217,15 @@ impl Control {
         to: JobStatus,
         event: EventName,
     ) -> Result<(), Internal> {
+        if to == JobStatus::Expired {
+            self.count_expiry(tx, job).await?;
+        }
         let refunded = match job.status {
             JobStatus::Funded => Some(self.refund(tx, job).await?),
             _ => None,
         };
         if !jobs::end(tx, &job.id, to, job.status, refunded, self.clock.now()).await? {
             return Err(Internal::Invariant("a locked job changed its status"));
-        }
-        if to == JobStatus::Expired {
-            self.count_expiry(tx, job).await?;
         }
         queue::remove(tx, TaskKind::Expire.as_str(), job.id.as_str()).await?;
         self.emit(tx, event, (&job.org_id, None), &job.id, json!({ "refunded_amount": refunded })).await

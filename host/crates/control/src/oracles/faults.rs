@@ -34,7 +34,7 @@ impl Control {
         tx: &mut Tx,
         task: &Leased,
         (job, submission): (&Job, &Submission),
-        call: invocations::Invocation,
+        call: &invocations::Invocation,
         outcome: Outcome,
     ) -> Result<(), Internal> {
         let payload: Payload = serde_json::from_value(task.payload.clone())?;
@@ -49,7 +49,7 @@ impl Control {
             reason: fault_reason(outcome, call.detail.as_deref()),
             steps: None,
             oracle_fault: Some(outcome.as_str().to_owned()),
-            invocation_id: Some(call.id),
+            invocation_id: Some(call.id.clone()),
         };
         self.fail(tx, job, submission, judgement).await?;
         self.count_fault(tx, job, submission).await

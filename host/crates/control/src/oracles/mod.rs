@@ -184,16 +184,14 @@ impl Control {
         let verdict = called.output.filter(|_| called.outcome == Outcome::Completed);
         let verdict = verdict.map(|verdict| held_to(verdict, pin));
         let record = Record { call: row, lines: lines_text(called.logs)? };
-        if verdict.as_ref().is_some_and(|verdict| verdict.passed) {
-            records::insert_unsealed(&mut tx, &record).await?;
-        } else {
-            records::insert(&mut tx, std::slice::from_ref(&record)).await?;
-        }
+        records::keep(&mut tx, std::slice::from_ref(&record)).await?;
         let row = record.call;
+        let passed = verdict.as_ref().is_some_and(|verdict| verdict.passed);
         match verdict {
             Some(verdict) => self.give_verdict(&mut tx, &job, submission, &row.id, verdict).await?,
-            None => self.oracle_failed(&mut tx, task, (&job, submission), row, called.outcome).await?,
+            None => self.oracle_failed(&mut tx, task, (&job, submission), &row, called.outcome).await?,
         }
+        records::add_run(&mut tx, &row, passed).await?;
         tx.commit().await?;
         Ok(Done::Settled)
     }
@@ -286,13 +284,14 @@ impl Control {
             "status": SubmissionStatus::Passed, "score": judgement.score });
         let completed = self.event(EventName::SubmissionCompleted, parties, &job.id, verdict.clone());
         let resolved = self.event(EventName::JobResolved, parties, &job.id, verdict);
+        // Earned with the verdict, also where the payout has to be tried again.
+        self.count_win(tx, job, submission, job.fee_bps.split(job.price).payout).await?;
+        // Late, for all payouts meet at the platform's account for fees.
         let (payout, paid) = self.pay_out(tx, job, (worker_org, worker)).await?;
         if !jobs::resolve(tx, &job.id, &submission.id, worker, worker_org, &payout, now).await? {
             return Err(two_winners);
         }
-        outbox::insert(tx, &[completed, resolved, paid]).await?;
-        // Earned with the verdict, also where the payout has to be tried again.
-        self.count_win(tx, job, submission, job.fee_bps.split(job.price).payout).await
+        Ok(outbox::insert(tx, &[completed, resolved, paid]).await?)
     }
 
     async fn fail(
