@@ -62,6 +62,11 @@ impl Control {
         if amount < job.price {
             return Err(JobError::DepositTooSmall { amount, price: job.price });
         }
+        let pin = serde_json::to_value(pin).map_err(Internal::from)?;
+        let funded = jobs::fund(&mut tx, id, &pin, amount, now).await?;
+        let funded = funded.ok_or(Internal::Invariant("a locked job changed its status"))?;
+        let told = self.tell_bots(&mut tx, &job).await?;
+        // Late, for all that the buyer funds meets at the buyer's account.
         let [buyer, escrow] = self.buyer_and_escrow(&mut tx, &job).await?;
         let movement =
             Movement { kind: TransferKind::Fund, from: &buyer.id, to: &escrow.id, amount, job: id };
@@ -75,12 +80,8 @@ impl Control {
                 return Err(JobError::InsufficientFunds { available, amount });
             }
         }
-        let pin = serde_json::to_value(pin).map_err(Internal::from)?;
-        let funded = jobs::fund(&mut tx, id, &pin, amount, now).await?;
-        let funded = funded.ok_or(Internal::Invariant("a locked job changed its status"))?;
         let data = json!({ "amount": amount });
         self.emit(&mut tx, EventName::JobFunded, (&job.org_id, None), id, data).await?;
-        let told = self.tell_bots(&mut tx, &job).await?;
         let view = FundedView { job: job_view(funded)?, warnings: overpaid(amount, job.price) };
         self.finish_once(&mut tx, caller, once, &view).await?;
         let detail = json!({ "amount": amount });
