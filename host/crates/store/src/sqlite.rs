@@ -25,6 +25,10 @@ use crate::{StoreError, crash};
 const READERS: usize = 8;
 /// How many statements a connection keeps prepared: all that the store has, with room for those that are put together.
 const PREPARED: usize = 400;
+/// What a connection keeps in memory of the file at most. What the writer writes to again and again stays there, for nobody
+/// else changes it; a reader begins anew after each commit.
+const WRITER_CACHE_KIB: i64 = 65_536;
+const READER_CACHE_KIB: i64 = 8_192;
 /// How long is waited between two looks at a file that another process is writing to.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
@@ -71,11 +75,9 @@ struct Readers {
 impl Sqlite {
     /// Opens a file that is there.
     pub(crate) fn open(path: &Path) -> Result<Self, rusqlite::Error> {
-        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
         // Who waits for another process waits without a thread.
         connection.busy_timeout(Duration::ZERO)?;
-        // In KiB: what it writes to again and again stays in memory, for nobody else changes it.
-        connection.pragma_update(None, "cache_size", -65_536)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         // Pages that are written to the log again and again are copied into the database less often: each 16 MiB.
@@ -141,16 +143,18 @@ impl Sqlite {
 
 impl Readers {
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
-        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE_KIB)?;
         connection.busy_timeout(LOCK_TIMEOUT)?;
         Ok(connection)
     }
 }
 
-fn connect(path: &Path, access: OpenFlags) -> Result<Connection, rusqlite::Error> {
+fn connect(path: &Path, access: OpenFlags, cache_kib: i64) -> Result<Connection, rusqlite::Error> {
     // No lock around what one thread at a time has.
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
+    // Pages are counted in numbers above zero, KiB in numbers below.
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     // A statement that may fail half-way keeps a journal of its own. In memory, not in a file for each.
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
