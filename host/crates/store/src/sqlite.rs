@@ -331,7 +331,7 @@ pub(crate) fn all<T>(
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(read(&Row::new(row))?);
+        found.push(read(&Row::of(row))?);
     }
     Ok(found)
 }
@@ -344,7 +344,7 @@ pub(crate) fn optional<T>(
 ) -> Result<Option<T>, StoreError> {
     let mut statement = prepare(connection, sql, args)?;
     let mut rows = statement.raw_query();
-    rows.next()?.map(|row| read(&Row::new(row))).transpose()
+    rows.next()?.map(|row| read(&Row::of(row))).transpose()
 }
 
 fn prepare<'c>(connection: &'c Connection, sql: &str, args: &[Arg]) -> rusqlite::Result<CachedStatement<'c>> {
@@ -369,7 +369,7 @@ pub(crate) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(row: &'a rusqlite::Row<'a>) -> session::Row<'a> {
+    fn of(row: &'a rusqlite::Row<'a>) -> session::Row<'a> {
         session::Row::Sqlite(Self { row, next: Cell::new(0) })
     }
 
