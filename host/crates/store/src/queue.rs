@@ -311,7 +311,7 @@ pub async fn next_due_after(
     kind: &str,
     after: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    s.one(NEXT_DUE, args![kind, after], |row| row.opt_time("due")).await
+    Ok(s.optional(NEXT_DUE, args![kind, after], |row| row.opt_time("due")).await?.flatten())
 }
 
 /// Moves work to another time, whoever holds it; `false` if there is none.

@@ -272,7 +272,7 @@ impl Session {
         }
     }
 
-    /// The only row of a statement, if there is one.
+    /// The only row of a statement that finds it by its key, if there is one.
     pub(crate) async fn optional<T>(
         &mut self,
         sql: impl SqlSafeStr,
@@ -291,14 +291,14 @@ impl Session {
         }
     }
 
-    /// The only row of a statement that always has one.
-    pub(crate) async fn one<T>(
+    /// The only row of a statement that always has one, such as a count or a sum, for which it may look at many.
+    pub(crate) async fn one<T: Send + 'static>(
         &mut self,
         sql: impl SqlSafeStr,
         args: Vec<Arg>,
-        read: impl Fn(&Row) -> Result<T, StoreError>,
+        read: impl Fn(&Row) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let found = self.optional(sql, args, read).await?;
+        let found = self.all(sql, args, read).await?.pop();
         found.ok_or_else(|| StoreError::Database(Arc::new(sqlx::Error::RowNotFound)))
     }
 }

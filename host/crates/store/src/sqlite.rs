@@ -1,7 +1,7 @@
 //! SQLite: one connection that writes, several that read.
 //!
 //! A statement takes some microseconds, less than a hop to another thread, so it is carried out where it is awaited. What
-//! waits for the disk or may take long goes to a thread for blocking work: commits, the rows of a list, batches.
+//! waits for the disk or may take long goes to a thread for blocking work: commits, lists, counts, batches.
 //!
 //! Transactions that write take turns, and share commits: each is a savepoint of the database's own transaction. Those that
 //! were waiting for their turn when the first ended have theirs before the commit, which makes all of them durable at once.
