@@ -66,7 +66,7 @@ pub async fn insert(s: &mut Session, component: &Component, wasm: &[u8]) -> Resu
         wasm,
         component.created_at,
     ];
-    Ok(s.execute_many(INSERT, args).await? > 0)
+    Ok(s.execute(INSERT, args).await? > 0)
 }
 
 /// An org's component.

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, SqliteConnection};
 
 use crate::session::Inner;
-use crate::sqlite::{Lease, Sqlite};
+use crate::sqlite::{self, Lease, Sqlite};
 use crate::{Session, Source, StoreError, crash};
 
 /// A step of the schema: its text, the same for both engines or one for each.
@@ -145,7 +145,8 @@ impl Tx {
         match self.0.0 {
             Inner::Sqlite(Some(Lease::Turn(turn))) => turn.commit().await?,
             Inner::PostgresTx(transaction) => transaction.commit().await?,
-            Inner::Sqlite(_) | Inner::Postgres(_) => {}
+            // Somebody stopped waiting for a statement of it, and so it was undone.
+            Inner::Sqlite(_) | Inner::Postgres(_) => return Err(sqlite::ended()),
         }
         crash::point();
         Ok(())
@@ -297,7 +298,7 @@ impl Store {
         matches!(self.0, Pools::Postgres(_))
     }
 
-    /// Waits until what runs has ended, and closes the database.
+    /// Waits until what writes has ended, and closes the database. What reads may come to its end.
     pub async fn close(&self) {
         match &self.0 {
             Pools::Sqlite(sqlite) => sqlite.close().await,

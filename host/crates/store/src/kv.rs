@@ -53,7 +53,8 @@ pub enum Written {
 /// # Errors
 /// Those of the database.
 pub async fn get(s: &mut Session, bot: &BotId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    s.optional(GET, args![bot, key], |row| row.bytes("value")).await
+    // A list of one, for it may be long.
+    Ok(s.all(GET, args![bot, key], |row| row.bytes("value")).await?.pop())
 }
 
 /// Puts a value under a key, or removes it if there is no value. Never answers [`Written::Differs`].

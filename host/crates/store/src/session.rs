@@ -1,6 +1,6 @@
 //! One SQL text and one body for two engines.
 //!
-//! A statement is a constant with `$1` parameters. Its arguments are one of six portable types ([`Arg`]), its
+//! A statement is a constant with `$1` parameters. Its arguments are one of three portable types ([`Arg`]), its
 //! rows are read through [`Row`]. Only this file knows which engine is behind; `docs/decisions/0001-two-engines.md`
 //! says why it is done so.
 
@@ -23,6 +23,19 @@ pub enum Arg {
     Text(Option<String>),
     /// Bytes.
     Bytes(Option<Vec<u8>>),
+}
+
+/// How many bytes are written to SQLite in place at most.
+const MANY_BYTES: usize = 64 << 10;
+
+impl Arg {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Int(_) => 8,
+            Self::Text(text) => text.as_ref().map_or(0, String::len),
+            Self::Bytes(bytes) => bytes.as_ref().map_or(0, Vec::len),
+        }
+    }
 }
 
 /// The arguments of a statement, in the order of `$1`, `$2`, …
@@ -221,9 +234,12 @@ impl Session {
     /// Runs a statement that changes a few rows; how many those were.
     pub(crate) async fn execute(&mut self, sql: impl SqlSafeStr, args: Vec<Arg>) -> Result<u64, StoreError> {
         let sql = sql.into_sql_str();
+        if args.iter().map(Arg::bytes).sum::<usize>() > MANY_BYTES {
+            return self.execute_many(sql, args).await;
+        }
         match self.engine() {
             Engine::Sqlite(lease) => {
-                sqlite::here(lease, |connection| sqlite::execute(connection, sql.as_str(), &args))
+                sqlite::here(lease, |connection| sqlite::execute(connection, sql.as_str(), &args)).await
             }
             Engine::Postgres(connection) => execute_postgres(connection, sql, args).await,
         }
@@ -255,7 +271,7 @@ impl Session {
         match self.engine() {
             // What a transaction reads before it writes is not much, and others wait for it.
             Engine::Sqlite(lease @ Some(Lease::Turn(_))) => {
-                sqlite::here(lease, |connection| sqlite::all(connection, sql.as_str(), &args, read))
+                sqlite::here(lease, |connection| sqlite::all(connection, sql.as_str(), &args, read)).await
             }
             Engine::Sqlite(lease) => {
                 sqlite::aside(lease, move |connection| sqlite::all(connection, sql.as_str(), &args, read))
@@ -283,6 +299,7 @@ impl Session {
         match self.engine() {
             Engine::Sqlite(lease) => {
                 sqlite::here(lease, |connection| sqlite::optional(connection, sql.as_str(), &args, read))
+                    .await
             }
             Engine::Postgres(connection) => {
                 let row = sqlx::query_with(sql, bind_postgres(args)?).fetch_optional(connection).await?;

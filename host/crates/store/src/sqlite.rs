@@ -5,7 +5,8 @@
 //!
 //! Transactions that write take turns, and share commits: each is a savepoint of the database's own transaction. Those that
 //! were waiting for their turn when the first ended have theirs before the commit, which makes all of them durable at once.
-//! Each is told only then; if the commit fails, none of them has happened.
+//! Each is told only then; if the commit fails, none of them has happened. Who sees what others have done and goes without a
+//! commit of its own, to answer from it, makes it durable first.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -135,7 +136,7 @@ impl Sqlite {
         self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut writer = self.writer.lock().await;
         if let Some(writer) = writer.as_mut() {
-            writer.commit();
+            let _ = writer.commit();
         }
         *writer = None;
     }
@@ -166,16 +167,25 @@ impl Writer {
         if self.connection.is_autocommit() {
             execute(&self.connection, "BEGIN IMMEDIATE", &[])?;
         }
-        execute(&self.connection, "SAVEPOINT turn", &[])?;
-        Ok(())
+        let begun = execute(&self.connection, "SAVEPOINT turn", &[]);
+        if begun.is_err() && self.waiting.is_none() {
+            self.roll_back();
+        }
+        begun.map(|_| ())
     }
 
-    /// A turn ends as if it had not been. If nobody waits for the commit, there is none.
+    /// A turn ends as if it had not been. What it has seen of those who wait for their commit may be told from now on: it is
+    /// made durable here and now.
     fn undo(&mut self) {
         let undone = execute(&self.connection, "ROLLBACK TO turn", &[])
             .and_then(|_| execute(&self.connection, "RELEASE turn", &[]));
         match (undone, self.waiting.take()) {
-            (Ok(_), Some(waiting)) => self.waiting = Some(waiting),
+            (Ok(_), Some(waiting)) => {
+                self.waiting = Some(waiting);
+                if let Err(error) = self.commit() {
+                    end_process("what was seen cannot be made durable", &error);
+                }
+            }
             (Ok(_), None) => self.roll_back(),
             // SQLite has given up the whole transaction, as it does on a full disk.
             (Err(error), waiting) => {
@@ -186,23 +196,31 @@ impl Writer {
     }
 
     /// Makes durable all whose turn has ended, and tells them.
-    fn commit(&mut self) {
-        let Some(waiting) = self.waiting.take() else { return };
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
         crash::point();
         let committed = execute(&self.connection, "COMMIT", &[]).map(|_| ());
         if committed.is_err() {
             self.roll_back();
         }
-        tell(Some(waiting), committed);
+        tell(Some(waiting), committed.clone());
+        committed
     }
 
     fn roll_back(&self) {
         if !self.connection.is_autocommit()
             && let Err(error) = execute(&self.connection, "ROLLBACK", &[])
         {
-            tracing::error!(error = &error as &dyn std::error::Error, "SQLite cannot roll back");
+            end_process("SQLite cannot roll back", &error);
         }
     }
+}
+
+/// Ends the host as kill −9 would, before it says or builds upon what is not so. What was promised is durable, and a host
+/// that starts again begins with that.
+fn end_process(why: &str, error: &StoreError) -> ! {
+    tracing::error!(error = error as &dyn std::error::Error, "{why}: the host ends");
+    std::process::abort()
 }
 
 fn tell(waiting: Option<watch::Sender<Option<Result<(), StoreError>>>>, ended: Result<(), StoreError>) {
@@ -256,7 +274,8 @@ impl Turn {
                     // It queues behind all who are waiting now.
                     tokio::task::spawn_blocking(move || {
                         if let Some(writer) = all.blocking_lock().as_mut() {
-                            writer.commit();
+                            // Those whom it concerns are told.
+                            let _ = writer.commit();
                         }
                     });
                     waiting
@@ -308,12 +327,18 @@ pub(crate) async fn aside<T: Send + 'static>(
     done
 }
 
-/// Carries out at once what takes some microseconds.
-pub(crate) fn here<T>(
-    lease: &Option<Lease>,
+/// Carries out at once what takes some microseconds. Who does so again and again lets others have the thread in between.
+pub(crate) async fn here<T>(
+    lease: &mut Option<Lease>,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    tokio::task::coop::consume_budget().await;
     work(lease.as_ref().ok_or(Trouble::Ended)?.connection()?)
+}
+
+/// Why a transaction that is not there cannot be committed.
+pub(crate) fn ended() -> StoreError {
+    Trouble::Ended.into()
 }
 
 pub(crate) fn execute(connection: &Connection, sql: &str, args: &[Arg]) -> Result<u64, StoreError> {
@@ -343,8 +368,12 @@ pub(crate) fn optional<T>(
     read: impl Fn(&session::Row) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
     let mut statement = prepare(connection, sql, args)?;
+    let changes = !statement.readonly();
     let mut rows = statement.raw_query();
-    rows.next()?.map(|row| read(&Row::of(row))).transpose()
+    let found = rows.next()?.map(|row| read(&Row::of(row))).transpose()?;
+    // What a change breaks is told at its end.
+    while changes && rows.next()?.is_some() {}
+    Ok(found)
 }
 
 fn prepare<'c>(connection: &'c Connection, sql: &str, args: &[Arg]) -> rusqlite::Result<CachedStatement<'c>> {

@@ -246,10 +246,12 @@ impl Locked {
 async fn change(tx: &mut Tx, accounts: &[Locked]) -> Result<(), StoreError> {
     let mut changes = Vec::with_capacity(3 * ACCOUNTS);
     let changed = accounts.iter().filter(|locked| (locked.balance, locked.reserved) != (0, 0));
-    for locked in changed.cycle().take(ACCOUNTS) {
+    for locked in changed.clone().cycle().take(ACCOUNTS) {
         changes.extend(args![&locked.account.id, locked.balance, locked.reserved]);
     }
-    tx.execute(CHANGE, changes).await?;
+    if tx.execute(CHANGE, changes).await? != changed.count() as u64 {
+        return Err(StoreError::corrupt("ledger_accounts.id", "a locked account is not there"));
+    }
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! SQLite: transactions take turns, and share commits.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use ringfence_model::{Clock as _, OrgId};
 use ringfence_store::accounts::{self, Org};
-use ringfence_store::{Store, StoreError, Tx, audit};
+use ringfence_store::{Store, StoreError, Tx, audit, idempotency};
 use ringfence_testkit::Engine;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::JoinHandle;
@@ -54,16 +57,96 @@ async fn who_has_ended_is_told_when_it_is_durable() {
     let two = insert(&fixture, &mut second, "two").await.unwrap();
     assert!(is_pending(&first).await, "the second's turn comes before the commit");
     assert!(!is_there(&fixture, &one).await, "what is not committed is nobody else's to see");
-    // The second changes its mind: the first is not touched by it.
-    drop(second);
+    let second = tokio::spawn(second.commit());
 
     let mut third = third.await.unwrap();
     let three = insert(&fixture, &mut third, "three").await.unwrap();
-    assert!(is_pending(&first).await);
+    assert!(is_pending(&first).await && is_pending(&second).await);
     third.commit().await.unwrap();
     first.await.unwrap().unwrap();
-    assert!(is_there(&fixture, &one).await && is_there(&fixture, &three).await);
-    assert!(!is_there(&fixture, &two).await);
+    second.await.unwrap().unwrap();
+    for org in [&one, &two, &three] {
+        assert!(is_there(&fixture, org).await);
+    }
+}
+
+/// Such as a refusal, or the answer that an idempotency key had: it may be told as soon as the transaction is dropped.
+#[tokio::test]
+async fn what_somebody_has_seen_is_durable_when_it_goes() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    let mut first = fixture.tx().await;
+    let one = insert(&fixture, &mut first, "one").await.unwrap();
+    let second = waiting(&fixture.store).await;
+    let first = tokio::spawn(first.commit());
+    let mut second = second.await.unwrap();
+    assert!(audit::orgs(&mut second, "").await.unwrap().contains(&one));
+    let two = insert(&fixture, &mut second, "two").await.unwrap();
+    assert!(!is_there(&fixture, &one).await);
+    drop(second);
+    // At once: whoever answers from it now answers from what stays.
+    assert!(is_there(&fixture, &one).await && !is_there(&fixture, &two).await);
+    first.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_told_to_all_whom_it_concerns() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    for odd in [
+        "CREATE TABLE odd (id TEXT REFERENCES orgs (id) DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TRIGGER odd_one AFTER INSERT ON orgs WHEN NEW.name = 'odd' BEGIN INSERT INTO odd VALUES ('nobody'); END",
+    ] {
+        fixture.meddle(Engine::Sqlite, odd).await;
+    }
+    let mut first = fixture.tx().await;
+    let one = insert(&fixture, &mut first, "one").await.unwrap();
+    let second = waiting(&fixture.store).await;
+    let first = tokio::spawn(first.commit());
+    let mut second = second.await.unwrap();
+    let two = insert(&fixture, &mut second, "odd").await.unwrap();
+    assert!(matches!(second.commit().await, Err(StoreError::Refused(_))));
+    assert!(matches!(first.await.unwrap(), Err(StoreError::Refused(_))));
+    assert!(!is_there(&fixture, &one).await && !is_there(&fixture, &two).await);
+    let mut third = fixture.tx().await;
+    let three = insert(&fixture, &mut third, "three").await.unwrap();
+    third.commit().await.unwrap();
+    assert!(is_there(&fixture, &three).await);
+}
+
+/// A statement that is carried out on a thread has the transaction with it.
+#[tokio::test]
+async fn who_stops_waiting_for_a_statement_cannot_commit() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    let mut tx = fixture.tx().await;
+    let one = insert(&fixture, &mut tx, "one").await.unwrap();
+    // The thread may be done before it is asked about.
+    loop {
+        let mut purge = pin!(idempotency::purge(&mut tx, fixture.clock.now()));
+        if poll_fn(|context| Poll::Ready(purge.as_mut().poll(context).is_pending())).await {
+            break;
+        }
+    }
+    assert!(insert(&fixture, &mut tx, "two").await.is_err());
+    assert!(matches!(tx.commit().await, Err(StoreError::Database(_))));
+    fixture.tx().await.commit().await.unwrap();
+    assert!(!is_there(&fixture, &one).await);
+}
+
+#[tokio::test]
+async fn a_database_is_closed_behind_what_has_ended() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    let mut first = fixture.tx().await;
+    let one = insert(&fixture, &mut first, "one").await.unwrap();
+    let second = waiting(&fixture.store).await;
+    let first = tokio::spawn(first.commit());
+    let second = second.await.unwrap();
+    let store = fixture.store.clone();
+    let closing = tokio::spawn(async move { store.close().await });
+    tokio::task::yield_now().await;
+    second.commit().await.unwrap();
+    first.await.unwrap().unwrap();
+    closing.await.unwrap();
+    let store = Store::connect(fixture.database.url()).await.unwrap();
+    assert!(audit::orgs(&mut store.reader().await.unwrap(), "").await.unwrap().contains(&one));
 }
 
 #[tokio::test]
