@@ -38,8 +38,21 @@ async fn waiting(store: &Store) -> JoinHandle<Tx> {
     waiting
 }
 
+type Commit = JoinHandle<Result<(), StoreError>>;
+
+/// A transaction that has inserted an org and asks for its commit, and those that were waiting for their turn by then.
+async fn ended<const N: usize>(fixture: &Fixture) -> (OrgId, Commit, [JoinHandle<Tx>; N]) {
+    let mut tx = fixture.tx().await;
+    let org = insert(fixture, &mut tx, "one").await.unwrap();
+    let mut behind = Vec::new();
+    for _ in 0..N {
+        behind.push(waiting(&fixture.store).await);
+    }
+    (org, tokio::spawn(tx.commit()), behind.try_into().ok().unwrap())
+}
+
 /// As it is for a client: told of its end by nobody but the commit.
-async fn is_pending(commit: &JoinHandle<Result<(), StoreError>>) -> bool {
+async fn is_pending(commit: &Commit) -> bool {
     tokio::time::sleep(Duration::from_millis(50)).await;
     !commit.is_finished()
 }
@@ -47,11 +60,7 @@ async fn is_pending(commit: &JoinHandle<Result<(), StoreError>>) -> bool {
 #[tokio::test]
 async fn who_has_ended_is_told_when_it_is_durable() {
     let fixture = Fixture::new(Engine::Sqlite).await;
-    let mut first = fixture.tx().await;
-    let one = insert(&fixture, &mut first, "one").await.unwrap();
-    let second = waiting(&fixture.store).await;
-    let third = waiting(&fixture.store).await;
-    let first = tokio::spawn(first.commit());
+    let (one, first, [second, third]) = ended(&fixture).await;
 
     let mut second = second.await.unwrap();
     let two = insert(&fixture, &mut second, "two").await.unwrap();
@@ -74,10 +83,7 @@ async fn who_has_ended_is_told_when_it_is_durable() {
 #[tokio::test]
 async fn what_somebody_has_seen_is_durable_when_it_goes() {
     let fixture = Fixture::new(Engine::Sqlite).await;
-    let mut first = fixture.tx().await;
-    let one = insert(&fixture, &mut first, "one").await.unwrap();
-    let second = waiting(&fixture.store).await;
-    let first = tokio::spawn(first.commit());
+    let (one, first, [second]) = ended(&fixture).await;
     let mut second = second.await.unwrap();
     assert!(audit::orgs(&mut second, "").await.unwrap().contains(&one));
     let two = insert(&fixture, &mut second, "two").await.unwrap();
@@ -97,10 +103,7 @@ async fn a_commit_that_fails_is_told_to_all_whom_it_concerns() {
     ] {
         fixture.meddle(Engine::Sqlite, odd).await;
     }
-    let mut first = fixture.tx().await;
-    let one = insert(&fixture, &mut first, "one").await.unwrap();
-    let second = waiting(&fixture.store).await;
-    let first = tokio::spawn(first.commit());
+    let (one, first, [second]) = ended(&fixture).await;
     let mut second = second.await.unwrap();
     let two = insert(&fixture, &mut second, "odd").await.unwrap();
     assert!(matches!(second.commit().await, Err(StoreError::Refused(_))));
@@ -134,10 +137,7 @@ async fn who_stops_waiting_for_a_statement_cannot_commit() {
 #[tokio::test]
 async fn a_database_is_closed_behind_what_has_ended() {
     let fixture = Fixture::new(Engine::Sqlite).await;
-    let mut first = fixture.tx().await;
-    let one = insert(&fixture, &mut first, "one").await.unwrap();
-    let second = waiting(&fixture.store).await;
-    let first = tokio::spawn(first.commit());
+    let (one, first, [second]) = ended(&fixture).await;
     let second = second.await.unwrap();
     let store = fixture.store.clone();
     let closing = tokio::spawn(async move { store.close().await });
@@ -152,10 +152,7 @@ async fn a_database_is_closed_behind_what_has_ended() {
 #[tokio::test]
 async fn who_goes_away_in_its_commit_has_committed() {
     let fixture = Fixture::new(Engine::Sqlite).await;
-    let mut first = fixture.tx().await;
-    let one = insert(&fixture, &mut first, "one").await.unwrap();
-    let second = waiting(&fixture.store).await;
-    let first = tokio::spawn(first.commit());
+    let (one, first, [second]) = ended(&fixture).await;
     let second = second.await.unwrap();
     assert!(is_pending(&first).await);
     first.abort();
@@ -173,11 +170,7 @@ async fn a_database_that_gives_up_a_transaction_takes_all_with_it() {
     let give_up = "CREATE TRIGGER gives_up BEFORE INSERT ON orgs WHEN NEW.name = 'full'
         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END";
     fixture.meddle(Engine::Sqlite, give_up).await;
-    let mut first = fixture.tx().await;
-    let one = insert(&fixture, &mut first, "one").await.unwrap();
-    let second = waiting(&fixture.store).await;
-    let third = waiting(&fixture.store).await;
-    let first = tokio::spawn(first.commit());
+    let (one, first, [second, third]) = ended(&fixture).await;
 
     let mut second = second.await.unwrap();
     assert!(insert(&fixture, &mut second, "full").await.is_err());
