@@ -179,32 +179,39 @@ impl Writer {
     fn undo(&mut self) {
         let undone = execute(&self.connection, "ROLLBACK TO turn", &[])
             .and_then(|_| execute(&self.connection, "RELEASE turn", &[]));
-        match (undone, self.waiting.take()) {
-            (Ok(_), Some(waiting)) => {
-                self.waiting = Some(waiting);
+        match undone {
+            Ok(_) if self.waiting.is_none() => self.roll_back(),
+            Ok(_) => {
                 if let Err(error) = self.commit() {
                     end_process("what was seen cannot be made durable", &error);
                 }
             }
-            (Ok(_), None) => self.roll_back(),
             // SQLite has given up the whole transaction, as it does on a full disk.
-            (Err(error), waiting) => {
+            Err(error) => {
                 self.roll_back();
-                tell(waiting, Err(error));
+                self.tell(&Err(error));
             }
         }
     }
 
     /// Makes durable all whose turn has ended, and tells them.
     fn commit(&mut self) -> Result<(), StoreError> {
-        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+        if self.waiting.is_none() {
+            return Ok(());
+        }
         crash::point();
         let committed = execute(&self.connection, "COMMIT", &[]).map(|_| ());
         if committed.is_err() {
             self.roll_back();
         }
-        tell(Some(waiting), committed.clone());
+        self.tell(&committed);
         committed
+    }
+
+    fn tell(&mut self, ended: &Result<(), StoreError>) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.send_replace(Some(ended.clone()));
+        }
     }
 
     fn roll_back(&self) {
@@ -221,12 +228,6 @@ impl Writer {
 fn end_process(why: &str, error: &StoreError) -> ! {
     tracing::error!(error = error as &dyn std::error::Error, "{why}: the host ends");
     std::process::abort()
-}
-
-fn tell(waiting: Option<watch::Sender<Option<Result<(), StoreError>>>>, ended: Result<(), StoreError>) {
-    if let Some(waiting) = waiting {
-        waiting.send_replace(Some(ended));
-    }
 }
 
 /// What statements are carried out on.

@@ -339,7 +339,8 @@ pub async fn status(s: &mut Session, id: &SubmissionId) -> Result<Option<Submiss
     s.optional(STATUS, args![id], |row| row.parse("status")).await
 }
 
-/// Whether a worker holds a claim on a job, and how many submissions that has had. Ask under the job's lock where the answer decides something.
+/// Whether a worker holds a claim on a job, and how many submissions that has had. Ask under the job's lock where the answer
+/// decides something.
 ///
 /// # Errors
 /// Those of the database.
